@@ -1,0 +1,79 @@
+"""What the tests of the kernels share: a recurrence with random numbers, its answer and its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from throughtime.cells.cell import Cell
+from throughtime.kernels.unroll import unroll
+
+Run = tuple[Tensor, tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The arguments of `unroll`; all floating tensors are leaves that want a gradient."""
+
+    cell: Cell
+    weights: dict[str, Tensor]
+    x: Tensor
+    state: tuple[Tensor, ...]
+
+    @property
+    def leaves(self) -> dict[str, Tensor]:
+        return {"x": self.x, **dict(zip(self.cell.states, self.state, strict=True)), **self.weights}
+
+    def run(self, backend: str, lengths: Tensor | None = None, reset: Tensor | None = None) -> Run:
+        return unroll(self.cell, self.weights, self.x, self.state, lengths, reset, backend)
+
+    def piece(self, rows: slice, steps: slice, state: tuple[Tensor, ...], backend: str) -> Run:
+        """Some full rows and steps by themselves, begun with `state`."""
+        return unroll(self.cell, self.weights, self.x[steps, rows], state, backend=backend)
+
+    def with_x(self, x: Tensor) -> Problem:
+        return replace(self, x=x.detach().requires_grad_())
+
+    def answer(self, run: Run) -> dict[str, Tensor]:
+        """y, the final states, and the gradient of every leaf for a loss that weighs all of them."""
+        y, final = run
+        loss = sum((value.square() + value).sum() for value in (y, *final))
+        gradients = torch.autograd.grad(loss, list(self.leaves.values()), materialize_grads=True)
+        finals = {f"final {name}": value for name, value in zip(self.cell.states, final, strict=True)}
+        return {"y": y, **finals, **{f"d {n}": g for n, g in zip(self.leaves, gradients, strict=True)}}
+
+
+def _draw(
+    cell: Cell,
+    steps: int,
+    batch: int,
+    inputs: int,
+    hidden: int,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> Problem:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        return drawn.requires_grad_()
+
+    shapes = cell.graph.weight_shapes(inputs, hidden)
+    return Problem(
+        cell,
+        weights={
+            name: (normal(*shape).detach() / hidden**0.5).requires_grad_() for name, shape in shapes.items()
+        },
+        x=normal(steps, batch, inputs),
+        state=tuple(normal(batch, hidden) for _ in cell.states),
+    )
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., Problem]:
+    """`draw(cell, T, B, I, H, seed, dtype)`: a problem with normal numbers and a nonzero initial state."""
+    return _draw

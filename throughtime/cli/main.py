@@ -1,0 +1,76 @@
+"""The `throughtime` command: finds the command that is meant and imports only what that one needs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from throughtime import __version__
+from throughtime.errors import ThroughTimeError
+
+#: Each command: the module whose `run(arguments)` does it, and what it does.
+COMMANDS = {
+    "demo": (
+        "throughtime.cli.demo",
+        "Train on the Python standard library for a minute and write some Python.",
+    ),
+    "train": ("throughtime.cli.train", "Train a model on your data."),
+    "generate": ("throughtime.cli.generate", "Make text with a trained language model."),
+    "score": ("throughtime.cli.score", "Say how likely a text is, token by token."),
+    "complete": ("throughtime.cli.complete", "Suggest the likeliest next words."),
+    "evaluate": ("throughtime.cli.evaluate", "Measure a trained model on other data."),
+    "cells": ("throughtime.cli.cells", "List the recurrences, or show the equations of one."),
+}
+#: The exit code of a command that Ctrl-C ended, by the custom of shells.
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else "--help"
+    if name in {"-h", "--help"}:
+        _print(_help())
+        return 0
+    if name == "--version":
+        _print(f"throughtime {__version__}")
+        return 0
+    if name not in COMMANDS:
+        return _fail(f'there is no command "{name}": there are {", ".join(COMMANDS)}', 2)
+    module, _ = COMMANDS[name]
+    try:
+        code: int = importlib.import_module(module).run(arguments[1:])
+        sys.stdout.flush()
+        return code
+    except ThroughTimeError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
+    return (
+        "usage: throughtime COMMAND [--help] ...\n\n"
+        "Deep sequence models from their equations: train, use and look inside.\n\n"
+        f"commands:\n{rows}\n\n"
+        '"throughtime COMMAND --help" shows the options of a command.'
+    )
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"throughtime: {' '.join(message.split())}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

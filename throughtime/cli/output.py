@@ -1,0 +1,39 @@
+"""What commands share: parsing their options, and writing results for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from rich.console import Console
+
+T = TypeVar("T")
+
+#: The option that every command has.
+Json = Annotated[
+    bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print the result as one JSON object.")
+]
+
+
+def parse(command: Callable[..., T], name: str, arguments: list[str]) -> T:
+    """Call `command` with the options in `arguments`; wrong ones end the process with code 2."""
+    return tyro.cli(command, prog=f"throughtime {name}", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def messages() -> Console:
+    """Where progress and remarks go: standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def write(text: str) -> None:
+    """Text to standard output as it is."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def write_json(value: Any) -> None:
+    """One JSON object on a line of standard output."""
+    write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -1,0 +1,153 @@
+"""The one door through which every recurrence is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from throughtime.cells.cell import Cell
+from throughtime.errors import ConfigError, ShapeError
+from throughtime.kernels import reference, torch_layers
+
+#: The backends, fastest first.
+BACKENDS: dict[str, ModuleType] = {"torch": torch_layers, "reference": reference}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend that runs a recurrence, and for each one that was asked before it why it does not."""
+
+    backend: str
+    refused: dict[str, str]
+
+    def __str__(self) -> str:
+        reasons = "".join(f"; not {name}: {reason}" for name, reason in self.refused.items())
+        return f"{self.backend}{reasons}"
+
+
+def explain(cell: Cell, x: Float[Tensor, "T B I"], backend: str = "auto") -> Choice:
+    """Which backend `unroll` takes for `cell` on `x`, and why not a faster one.
+
+    `auto` takes the first of `BACKENDS` that can do the job. Raises `ConfigError` for a backend that does
+    not exist or, asked for by name, cannot do it.
+    """
+    if backend != "auto" and backend not in BACKENDS:
+        raise ConfigError(f'there is no backend "{backend}": there are auto, {", ".join(BACKENDS)}')
+    refused: dict[str, str] = {}
+    for name in BACKENDS if backend == "auto" else [backend]:
+        reason = BACKENDS[name].refusal(cell.graph, x)
+        if reason is None:
+            return Choice(name, refused)
+        refused[name] = reason
+    raise ConfigError(
+        f'backend "{backend}" cannot run cell "{cell.name}": {refused[backend]}; use backend="auto"'
+    )
+
+
+def unroll(
+    cell: Cell,
+    weights: Mapping[str, Tensor],
+    x: Float[Tensor, "T B I"],
+    state: tuple[Float[Tensor, "B H"], ...] | None = None,
+    lengths: Int[Tensor, "B"] | None = None,
+    reset: Bool[Tensor, "T B"] | None = None,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "T B H"], tuple[Float[Tensor, "B H"], ...]]:
+    """Run `cell` over time: s_t = cell(x_t, s_{t-1}), y_t the first of the states s_t.
+
+    weights  named and shaped as `cell.graph.weight_shapes(I, H)` says.
+    x        T steps of B rows with I features.
+    state    one [B, H] tensor for each state of the cell; zeros where it is left out.
+    lengths  how many steps each row has, 0 to T. Row b computes exactly lengths[b] steps: padding is not
+             read, its y is zero, and the final state is that of the last real step, or the initial
+             state for length 0.
+    reset    where True, the states of the row are set to zero before this step.
+    backend  "auto", or a name of `BACKENDS`.
+
+    Returns y and the final states. Raises `ShapeError` where the tensors do not fit each other.
+    """
+    hidden_size = _check_weights(cell, weights, x)
+    batch = x.shape[1]
+    if state is None:
+        state = tuple(x.new_zeros(batch, hidden_size) for _ in cell.states)
+    _check_state(cell, state, batch, hidden_size)
+    lengths = _check_lengths(lengths, x)
+    reset = _check_reset(reset, x, lengths)
+    chosen = explain(cell, x, backend).backend
+    y, final = BACKENDS[chosen].run(cell.graph, weights, x, state, lengths, reset)
+    return y, final
+
+
+def _check_weights(cell: Cell, weights: Mapping[str, Tensor], x: Tensor) -> int:
+    if x.dim() != 3 or not x.is_floating_point():
+        raise ShapeError(
+            f"x must be floating point of shape [T, B, I], got {x.dtype} of shape {list(x.shape)}"
+        )
+    name = next(iter(cell.graph.weight_shapes(1, 1)))
+    if name not in weights:
+        raise ShapeError(f'cell "{cell.name}" needs the weight "{name}", got {", ".join(weights) or "none"}')
+    blocks = cell.graph.weight_shapes(1, 1)[name][0]
+    rows = weights[name].shape[0] if weights[name].dim() else 0
+    if rows < blocks:
+        raise ShapeError(
+            f'cell "{cell.name}": weight "{name}" must have {blocks} blocks of hidden_size rows, '
+            f"got shape {list(weights[name].shape)}"
+        )
+    hidden_size = rows // blocks
+    for name, shape in cell.graph.weight_shapes(x.shape[2], hidden_size).items():
+        given = weights.get(name)
+        if given is None or tuple(given.shape) != shape:
+            raise ShapeError(
+                f'cell "{cell.name}": weight "{name}" must have shape {list(shape)} for input size '
+                f"{x.shape[2]}, got {'none' if given is None else list(given.shape)}"
+            )
+    return hidden_size
+
+
+def _check_state(cell: Cell, state: tuple[Tensor, ...], batch: int, hidden_size: int) -> None:
+    names = ", ".join(cell.states)
+    if isinstance(state, Tensor) or len(state) != len(cell.states):
+        raise ShapeError(
+            f'cell "{cell.name}" has {len(cell.states)} states ({names}), got '
+            f"{'a tensor' if isinstance(state, Tensor) else len(state)}: pass the tuple ({names},) "
+            "or leave the state out"
+        )
+    for name, value in zip(cell.states, state, strict=True):
+        if value.shape != (batch, hidden_size):
+            raise ShapeError(
+                f"state {name} must have shape [batch, hidden] = [{batch}, {hidden_size}], "
+                f"got {list(value.shape)}"
+            )
+
+
+def _check_lengths(lengths: Tensor | None, x: Tensor) -> Tensor | None:
+    """The lengths, or None where every row is full."""
+    if lengths is None:
+        return None
+    steps, batch = x.shape[:2]
+    if lengths.shape != (batch,) or lengths.is_floating_point():
+        raise ShapeError(
+            f"lengths must be integers of shape [{batch}], got {lengths.dtype} of shape {list(lengths.shape)}"
+        )
+    if batch and (lengths.min() < 0 or lengths.max() > steps):
+        raise ShapeError(f"lengths must lie in 0..{steps}, got {lengths.tolist()}")
+    return None if bool((lengths == steps).all()) else lengths
+
+
+def _check_reset(reset: Tensor | None, x: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """The resets of steps that are computed, or None where there are none."""
+    if reset is None:
+        return None
+    if reset.shape != x.shape[:2] or reset.dtype != torch.bool:
+        raise ShapeError(
+            f"reset must be bool of shape [T, B] = {list(x.shape[:2])}, "
+            f"got {reset.dtype} of shape {list(reset.shape)}"
+        )
+    if lengths is not None:
+        reset = reset & (torch.arange(len(x), device=reset.device)[:, None] < lengths.to(reset.device))
+    return reset if reset.any() else None

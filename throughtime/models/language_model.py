@@ -1,0 +1,101 @@
+"""The recurrent language model: the probability of each token given all before it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from throughtime.cells.cell import Cell
+from throughtime.errors import ConfigError
+from throughtime.heads.categorical import ROWS, Categorical, Loss
+from throughtime.nn.recurrent import Recurrent, State
+
+
+class TokenBatch(Protocol):
+    """What `loss` reads of a batch: tokens and the tokens that follow them, both [B, T]."""
+
+    @property
+    def inputs(self) -> Tensor:
+        """The tokens that are read."""
+
+    @property
+    def targets(self) -> Tensor:
+        """The token after each of them; -100 where there is none."""
+
+
+class LanguageModel(nn.Module):
+    """p(x_t | x_<t) = softmax(W h_t + b), h_t = recurrence(E x_{t-1}, h_{t-1}) (Mikolov et al. 2010).
+
+    classes     how many tokens there are.
+    boundary    the token that stands before each document: the state is reset to zero when it is read,
+                so that one document tells nothing about the next.
+    embedding   features of E; `hidden` where it is None.
+    dropout     on the embedding, between layers and on the output, in training only.
+    tied        W = E where the sizes allow it (Press & Wolf 2017); `ConfigError` where they do not.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        boundary: int,
+        *,
+        cell: Cell | str = "lstm",
+        hidden: int = 256,
+        layers: int = 1,
+        embedding: int | None = None,
+        dropout: float = 0.0,
+        tied: bool = True,
+    ) -> None:
+        super().__init__()
+        embedding = hidden if embedding is None else embedding
+        if tied and embedding != hidden:
+            raise ConfigError(
+                f"tied weights need embedding = hidden, got {embedding} and {hidden}: "
+                "leave the embedding out, or set tied to false"
+            )
+        self.boundary, self.dropout = boundary, dropout
+        weight = nn.Parameter(torch.empty(classes, embedding).normal_(std=embedding**-0.5))
+        self.embedding = nn.Embedding(classes, embedding, _weight=weight)
+        self.recurrence = Recurrent(cell, embedding, hidden, layers=layers, dropout=dropout)
+        self.head = Categorical(hidden, classes, weight if tied else None)
+
+    def begin(self, batch: int) -> State:
+        """The state before the first token."""
+        return self.recurrence.begin(batch)
+
+    def features(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T H"], State]:
+        """What the recurrence says after each token, and the state after the last."""
+        x = self.embedding(tokens.T).transpose(
+            0, 1
+        )  # steps lie apart in memory, as the recurrence reads them
+        x = F.dropout(x, self.dropout, self.training)
+        y, state = self.recurrence(x, state, reset=tokens == self.boundary)
+        return F.dropout(y, self.dropout, self.training), state
+
+    def loss(self, batch: TokenBatch, state: State | None = None) -> Loss:
+        """The summed cross-entropy of `batch.targets`, and the state after the batch."""
+        state = self.begin(len(batch.inputs)) if state is None else state
+        features, state = self.features(batch.inputs, state)
+        loss = self.head.loss(features, batch.targets)
+        return Loss(loss.total, loss.count, state)
+
+    def step(self, tokens: Int[Tensor, "B"], state: State) -> tuple[Float[Tensor, "B C"], State]:
+        """The log-probability of every token after `tokens`, and the state after them."""
+        features, state = self.features(tokens[:, None], state)
+        return self.head.log_probs(features[:, 0]), state
+
+    @torch.no_grad()
+    def log_probs_of(
+        self, tokens: Int[Tensor, "T"], targets: Int[Tensor, "T"], state: State
+    ) -> tuple[Float[Tensor, "T"], State]:
+        """The log-probability of each target in one row of text, and the state after it."""
+        features, state = self.features(tokens[None], state)
+        pieces = [
+            self.head.log_probs(f).gather(-1, k[:, None])[:, 0]
+            for f, k in zip(features[0].split(ROWS), targets.split(ROWS), strict=True)
+        ]
+        return torch.cat(pieces) if pieces else features.new_zeros(0), state

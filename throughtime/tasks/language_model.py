@@ -1,0 +1,364 @@
+"""The language-model task: text in, text out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+import tyro
+from pydantic import Field
+from rich.console import Console
+
+from throughtime.cells.library import find_cell
+from throughtime.config import Config
+from throughtime.data.corpus import Tokens, encode
+from throughtime.data.streams import Streams
+from throughtime.data.text import Text, open_text
+from throughtime.data.tokens import BOUNDARY, UNKNOWN, Tokeniser, fit_tokeniser, tokeniser_from_json
+from throughtime.decode.completion import complete_words, started_word
+from throughtime.decode.sampling import sample
+from throughtime.errors import ConfigError, DataError, RunError
+from throughtime.models.language_model import LanguageModel
+from throughtime.nn.recurrent import State, map_state
+from throughtime.train.checkpoint import load_weights, read_tensors
+from throughtime.train.config import TrainingConfig
+from throughtime.train.run import Run, Trained
+
+Paths = tuple[Path, ...]
+
+
+class TextConfig(Config):
+    """What is read, and how it becomes tokens."""
+
+    paths: Annotated[Paths, tyro.conf.Positional] = Field((), description="Text files or folders, UTF-8.")
+    valid: Paths = Field((), description="Text for validation; else the last part of the text.")
+    test: Paths = Field((), description="Text that the finished model is measured on.")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="Last part of the text, kept for validation.")
+    tokens: Literal["char", "word", "bpe"] = Field("char", description="What the text is cut into.")
+    vocabulary: int | None = Field(
+        None, ge=3, description="Most tokens there may be; all of them, or 4096 byte pairs, where not given."
+    )
+
+
+class ModelConfig(Config):
+    """The model: embedding, recurrence, softmax."""
+
+    cell: str = Field("lstm", description='Recurrence: a name that "throughtime cells" lists.')
+    hidden: int = Field(256, ge=1, description="Units of each layer.")
+    layers: int = Field(1, ge=1, description="Recurrent layers on each other.")
+    embedding: int | None = Field(
+        None, ge=1, description="Features of a token; as many as hidden if not given."
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout on embedding, between layers, on output.")
+    tied: bool = Field(True, description="Tie the softmax to the embedding where their sizes are the same.")
+
+
+class LanguageModelConfig(Config):
+    """Everything that decides a training of a language model."""
+
+    task: Annotated[Literal["language-model"], tyro.conf.Suppress] = "language-model"
+    text: TextConfig = TextConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+class Texts(NamedTuple):
+    """What a training reads."""
+
+    train: Text
+    valid: Text
+    test: Text | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely a text is: each token and its log-probability in nats, given all before it."""
+
+    tokens: list[str]
+    log_probs: list[float]
+    characters: int
+
+    @property
+    def log_prob(self) -> float:
+        """Of the whole text, in nats."""
+        return math.fsum(self.log_probs)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Loss (nats per token), perplexity, bits per character."""
+        return text_metrics(-self.log_prob, len(self.log_probs), self.characters)
+
+
+class LanguageModelTask:
+    """A language model with its tokeniser: what a run holds."""
+
+    config_type = LanguageModelConfig
+
+    def __init__(self, config: LanguageModelConfig, tokeniser: Tokeniser) -> None:
+        self.config, self.tokeniser = config, tokeniser
+        model = config.model
+        size = model.hidden if model.embedding is None else model.embedding
+        self.model = LanguageModel(
+            tokeniser.size,
+            BOUNDARY,
+            cell=find_cell(model.cell),
+            hidden=model.hidden,
+            layers=model.layers,
+            embedding=size,
+            dropout=model.dropout,
+            tied=model.tied and size == model.hidden,
+        )
+
+    @classmethod
+    def load(cls, run: Run) -> LanguageModelTask:
+        """The task of a run with its best weights."""
+        task = cls._of(run)
+        load_weights(task.model, read_tensors(run.model)[0])
+        task.model.eval()
+        return task
+
+    @staticmethod
+    def read_config(run: Run) -> LanguageModelConfig:
+        """The configuration of a run; raises `RunError` where it is damaged."""
+        try:
+            return LanguageModelConfig.from_toml(run.config)
+        except ConfigError as error:
+            raise RunError(f"the run {run.folder} is damaged: {error}") from None
+
+    @classmethod
+    def _of(cls, run: Run) -> LanguageModelTask:
+        return cls(cls.read_config(run), tokeniser_from_json(run.read_processor().get("tokeniser", {})))
+
+    @classmethod
+    def train(cls, config: LanguageModelConfig, folder: Path, console: Console | None = None) -> Trained:
+        """Train a new run into `folder`, which must be new or empty."""
+        text = _read_text(config)
+        Run.check_new(folder)
+        tokeniser = fit_tokeniser(config.text.tokens, text.train.blocks(), config.text.vocabulary)
+        torch.manual_seed(config.training.seed)
+        task = cls(config, tokeniser)
+        processor = {"tokeniser": tokeniser.to_json(), "digest": text.train.digest}
+        run = Run.create(folder, config.to_toml(), processor)
+        return task._fit(run, text, resume=False, console=console)
+
+    @classmethod
+    def resume(cls, run: Run, config: LanguageModelConfig, console: Console | None = None) -> Trained:
+        """Go on with a run from its last checkpoint, exactly as if it had never stopped.
+
+        `config` may differ from the run's own in how long to train. Raises `RunError` where the text is
+        no longer what it was.
+        """
+        text = _read_text(config)
+        if text.train.digest != run.read_processor().get("digest"):
+            raise RunError(
+                f"the text of {run.folder} has changed since the run began: go on needs the same text; "
+                "start a new run without --resume"
+            )
+        task = cls(config, cls._of(run).tokeniser)
+        run.update_config(config.to_toml())
+        return task._fit(run, text, resume=True, console=console)
+
+    def _fit(self, run: Run, text: Texts, *, resume: bool, console: Console | None) -> Trained:
+        from throughtime.train.fit import fit  # Lightning takes seconds to import
+
+        training = self.config.training
+        batches = Streams(encode(text.train, self.tokeniser), training.batch_size, training.chunk_length)
+        valid = encode(text.valid, self.tokeniser)
+        characters = self.tokeniser.kind == "char"
+
+        def read(loss: float) -> str:
+            if characters:
+                return f"{loss / math.log(2):.3f} bits per character"
+            return f"perplexity {math.exp(min(loss, 700.0)):.1f}"
+
+        def show() -> str:
+            return self.generate(length=300 if characters else 80, seed=training.seed)
+
+        progress, finished = fit(
+            self.model,
+            batches,
+            run,
+            training,
+            validate=lambda: evaluate(self.model, valid, text.valid.characters),
+            sample=show,
+            read=read,
+            resume=resume,
+            console=console,
+        )
+        test = {}
+        if text.test is not None and finished:
+            test = type(self).load(run)._measure(text.test)
+        return Trained(run.folder, run.best_metrics(), test, progress.step, progress.seconds, finished)
+
+    def generate(
+        self,
+        prompt: str = "",
+        length: int = 500,
+        *,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """Text that goes on from `prompt`, of `length` tokens or up to the end of the document."""
+        return "".join(
+            self.stream(prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        )
+
+    def stream(
+        self,
+        prompt: str = "",
+        length: int = 500,
+        *,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """What `generate` returns, piece by piece as it is made.
+
+        temperature  0 takes the likeliest token each time; 1 draws from the model as it is.
+        top_k        draw among so many likeliest tokens.
+        top_p        draw among the likeliest tokens that together have this probability.
+        seed         makes the text repeatable; each call draws anew where it is None.
+        """
+        generator = torch.Generator()
+        if seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(seed)
+        before = [BOUNDARY, *self.tokeniser.encode(prompt).tolist()]
+        _, state = self._read(before[:-1], self.model.begin(1))
+        drawn = sample(
+            self.model.step,
+            torch.tensor(before[-1:]),
+            state,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            banned=[UNKNOWN],
+            generator=generator,
+        )
+
+        def ids() -> Iterator[int]:
+            for _, tokens in zip(range(length), drawn, strict=False):
+                if tokens.item() == BOUNDARY:
+                    return
+                yield int(tokens.item())
+
+        yield from self._continued(before[1:], ids())
+
+    def _continued(self, before: list[int], ids: Iterator[int]) -> Iterator[str]:
+        """The pieces of `ids` as they read after the tokens `before`."""
+        held = before[-8:]
+
+        def both() -> Iterator[int]:
+            yield from held
+            yield from ids
+
+        pieces = self.tokeniser.pieces(both())
+        for _ in held:
+            next(pieces, None)
+        yield from pieces
+
+    def score(self, text: str) -> Score:
+        """The log-probability of each token of a text, read from its beginning."""
+        ids = self.tokeniser.encode(text)
+        if not len(ids):
+            raise DataError("there is nothing to score: the text is empty")
+        before = torch.from_numpy(ids).new_tensor([BOUNDARY, *ids[:-1].tolist()])
+        log_probs: list[float] = []
+        state = self.model.begin(1)
+        for inputs, targets in zip(before.split(1024), torch.from_numpy(ids).split(1024), strict=True):
+            part, state = self.model.log_probs_of(inputs, targets, state)
+            log_probs += part.tolist()
+        return Score(list(self.tokeniser.pieces(ids.tolist())), log_probs, len(text))
+
+    def complete(self, text: str, count: int = 5) -> list[tuple[str, float]]:
+        """The likeliest words to come next, or to end the word that `text` ends in, with probabilities."""
+        started = started_word(text)
+        words = self.tokeniser.kind == "word"
+        read = text[: len(text) - len(started)] if words else text
+        log_probs, state = self._read([BOUNDARY, *self.tokeniser.encode(read).tolist()], self.model.begin(1))
+        names = ["", "", *self.tokeniser.texts]
+        if not words:
+            return complete_words(
+                self.model.step,
+                lambda state, rows: map_state(lambda value: value[rows], state),
+                log_probs,
+                state,
+                names,
+                started=started,
+                count=count,
+            )
+        fits = torch.tensor([bool(name.strip()) and name.startswith(started) for name in names])
+        probs = log_probs.masked_fill(~fits, -torch.inf)
+        probs = (probs.log_softmax(-1) if started else probs).exp()
+        best = probs.topk(min(count, int(fits.sum())))
+        return [(names[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+
+    def evaluate(self, paths: Paths) -> dict[str, float]:
+        """Loss (nats per token), perplexity and bits per character of text the model did not train on."""
+        return self._measure(open_text(paths))
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters or words of a text that the model does not know, each once."""
+        parts = text.split() if self.tokeniser.kind == "word" else text
+        return [part for part in dict.fromkeys(parts) if (self.tokeniser.encode(part) == UNKNOWN).any()]
+
+    def _measure(self, text: Text) -> dict[str, float]:
+        return evaluate(self.model, encode(text, self.tokeniser), text.characters)
+
+    @torch.no_grad()
+    def _read(self, ids: list[int], state: State) -> tuple[torch.Tensor, State]:
+        """Log-probabilities of the token after `ids`, and the state after them."""
+        if not ids:
+            return torch.zeros(self.tokeniser.size), state
+        features, state = self.model.features(torch.tensor([ids]), state)
+        return self.model.head.log_probs(features[0, -1]), state
+
+
+def evaluate(model: LanguageModel, tokens: Tokens, characters: int) -> dict[str, float]:
+    """Loss, perplexity and bits per character of a text of so many characters.
+
+    The text is read from beginning to end in one row with the state carried through, without dropout.
+    """
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    total, count, state = 0.0, 0, None
+    with torch.no_grad():
+        for chunk in Streams(tokens, 1, 1024):
+            loss = model.loss(chunk.to(device), state)
+            total, count, state = total + loss.total.item(), count + loss.count, loss.state
+    model.train(training)
+    return text_metrics(total, count, characters)
+
+
+def text_metrics(nats: float, tokens: int, characters: int) -> dict[str, float]:
+    """Loss, perplexity and bits per character of so many nats over so many tokens and characters."""
+    loss = nats / tokens
+    return {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700.0)),
+        "bits_per_character": nats / math.log(2) / characters,
+    }
+
+
+def _read_text(config: LanguageModelConfig) -> Texts:
+    """The text of a configuration, read once from end to end."""
+    if not config.text.paths:
+        raise DataError("no text to train on: give files or folders")
+    text = open_text(config.text.paths)
+    train, valid = (
+        (text, open_text(config.text.valid)) if config.text.valid else text.split(config.text.valid_share)
+    )
+    if not train.characters or not valid.characters:
+        raise DataError(
+            f"a text of {text.characters} characters is too short to keep {config.text.valid_share:.0%} "
+            "of it for validation: give more text, or validation text with --valid"
+        )
+    return Texts(train, valid, open_text(config.text.test) if config.text.test else None)

@@ -1,0 +1,42 @@
+"""The table of tasks, and how a run finds its own."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from throughtime.errors import ConfigError, RunError
+from throughtime.train.run import Run
+
+#: Each task: the module and class that do it, and what it does.
+TASKS = {
+    "language-model": (
+        "throughtime.tasks.language_model:LanguageModelTask",
+        "Predict the next character, word or byte pair of a text.",
+    ),
+}
+
+
+def find_task(name: str) -> Any:
+    """The class of a task; raises `ConfigError` where there is none of that name."""
+    if name not in TASKS:
+        raise ConfigError(f'there is no task "{name}": there are {", ".join(TASKS)}')
+    module, _, attribute = TASKS[name][0].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def load(folder: str | Path) -> Any:
+    """The trained task in the folder of a run, ready to use.
+
+    Raises `RunError` where the folder is not a run, or something in it is damaged.
+    """
+    run = Run.open(Path(folder))
+    try:
+        name = tomllib.loads(run.config.read_text("utf-8")).get("task", "")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run.config} is damaged: {error}") from None
+    if name not in TASKS:
+        raise RunError(f'{run.config} is damaged: it names the task "{name}"; there are {", ".join(TASKS)}')
+    return find_task(name).load(run)

@@ -1,0 +1,259 @@
+"""What happens beside the steps of training: records, validation, samples, checkpoints, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from throughtime.train.checkpoint import save_weights
+from throughtime.train.module import SequenceModule, Step
+from throughtime.train.run import Run
+
+#: Steps between two records of training.
+RECORD_STEPS = 50
+#: Validations in a run, as far as they take no more than this share of its time.
+VALIDATIONS, VALIDATION_SHARE = 10, 0.05
+#: Seconds between two savings of the last state.
+SAVE_SECONDS = 60.0
+
+Metrics = dict[str, float]
+
+
+class Recorder(Callback):
+    """Writes averages of the last steps to metrics.jsonl and keeps the latest for the progress bar."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.latest: Metrics = {}
+        self._steps: list[Step] = []
+        self._began = 0.0
+
+    def on_train_start(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
+        """Begin a window."""
+        self._began = self._time(module)
+
+    def on_train_batch_end(self, trainer: Any, module: SequenceModule, *_: Any) -> None:  # type: ignore[override]
+        """Add a step; write a record when there are enough."""
+        if module.last_step is None:
+            return
+        self._steps.append(module.last_step)
+        if module.progress.step % RECORD_STEPS == 0:
+            self.flush(module)
+
+    def flush(self, module: SequenceModule) -> None:
+        """Write a record of the steps since the last one, if there are any."""
+        if not self._steps:
+            return
+        progress, steps, now = module.progress, self._steps, self._time(module)
+        count = sum(step.count for step in steps)
+        self.latest = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "seconds": round(progress.seconds, 3),
+            "loss": sum(step.loss * step.count for step in steps) / count,
+            "learning_rate": steps[-1].learning_rate,
+            "gradient_norm": sum(step.gradient_norm for step in steps) / len(steps),
+            "clipped": sum(step.clipped for step in steps) / len(steps),
+            "tokens_per_second": count / max(now - self._began, 1e-9),
+        }
+        self.run.append(self.run.metrics, json.dumps(self.latest) + "\n")
+        self._steps, self._began = [], now
+
+    @staticmethod
+    def _time(module: SequenceModule) -> float:
+        return module.progress.seconds - module.progress.validation_seconds
+
+
+class Keeper(Callback):
+    """Validates, draws samples, saves the best and the last state, and ends the run when it is done.
+
+    A run is validated at each tenth of it, and at its end; in between validation takes at most a
+    twentieth of the time.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        recorder: Recorder,
+        validate: Callable[[], Metrics],
+        sample: Callable[[], str],
+        show: Callable[[str, Metrics, str], None],
+    ) -> None:
+        self.run, self.recorder, self.validate, self.sample, self.show = run, recorder, validate, sample, show
+        self.interrupted = threading.Event()
+        self._validated = -1
+        self._cost = 0.0
+        self._tenth = 0
+        self._saved = time.monotonic()
+
+    def on_train_start(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
+        """Save the beginning of a new run and show what the untrained model makes."""
+        self._tenth = int(module.done * VALIDATIONS)
+        if module.progress.step == 0:
+            self._save(module)
+            save_weights(module.model, self.run.model)
+            self._show("at first", module, {})
+            module.tick(reset=True)
+
+    def on_train_batch_end(self, trainer: Any, module: SequenceModule, *_: Any) -> None:  # type: ignore[override]
+        """Validate and save when due; end the feed when the run is done or was interrupted."""
+        if module.last_step is None:
+            return
+        if self.interrupted.is_set() or module.done >= 1:
+            module.feed.stop()
+        elif self._due(module):
+            self.check(module)
+        elif time.monotonic() - self._saved > SAVE_SECONDS:
+            self._save(module)
+
+    def on_train_end(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
+        """Validate the end, unless the run was interrupted, and save it."""
+        self.recorder.flush(module)
+        if self._validated != module.progress.step and not self.interrupted.is_set():
+            self.check(module)
+        self._save(module)
+
+    def check(self, module: SequenceModule) -> None:
+        """Validate, keep the model if it is the best so far, and stop when patience is at its end."""
+        progress, began = module.progress, time.perf_counter()
+        metrics = self.validate()
+        self._validated = progress.step
+        better = metrics["loss"] < progress.best_loss
+        progress.stale = 0 if better else progress.stale + 1
+        if better:
+            progress.best_loss, progress.best_step = metrics["loss"], progress.step
+        record = {"step": progress.step, "epoch": progress.epoch, "seconds": round(progress.seconds, 3)}
+        self.run.append(self.run.metrics, json.dumps(record | {"valid": metrics}) + "\n")
+        self._show("train more", module, metrics)
+        self._cost = time.perf_counter() - began
+        progress.validation_seconds += self._cost
+        module.tick()
+        if better:
+            save_weights(module.model, self.run.model)
+            module.capture().save(self.run.best)
+        self._save(module)
+        if module.config.patience is not None and progress.stale >= module.config.patience:
+            module.feed.stop()
+
+    def _due(self, module: SequenceModule) -> bool:
+        tenth, progress = int(module.done * VALIDATIONS), module.progress
+        if tenth == self._tenth:
+            return False
+        if progress.validation_seconds + self._cost > VALIDATION_SHARE * progress.seconds:
+            return False
+        self._tenth = tenth
+        return True
+
+    def _save(self, module: SequenceModule) -> None:
+        module.capture().save(self.run.last)
+        self._saved = time.monotonic()
+
+    def _show(self, title: str, module: SequenceModule, metrics: Metrics) -> None:
+        sample = self.sample()
+        numbers = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
+        head = f"step {module.progress.step} ({title}){numbers}"
+        self.run.append(self.run.samples, f"=== {head} ===\n{sample}\n\n")
+        self.show(head, metrics, sample)
+
+
+class Interruption(Callback):
+    """Ctrl-C once: finish the step, save, end. Twice: stop at once."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self.event = event
+        self._before: Any = None
+
+    def on_train_start(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
+        """Take over the signal, which only a main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._handle)
+
+    def on_train_end(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
+        """Give the signal back."""
+        self._restore()
+
+    def on_exception(self, trainer: Any, module: SequenceModule, exception: BaseException) -> None:  # type: ignore[override]
+        """Give the signal back."""
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.event.is_set():
+            self._restore()
+            raise KeyboardInterrupt
+        self.event.set()
+
+
+class Bar(Callback):
+    """A progress bar: loss, its reading for people, tokens per second, and the time left."""
+
+    def __init__(self, console: Console, recorder: Recorder, read: Callable[[float], str]) -> None:
+        self.console, self.recorder, self.read = console, recorder, read
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self.bar.add_task("", total=1.0, numbers="")
+        self._began = (0.0, 0.0)
+
+    def on_train_start(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
+        """Show the bar."""
+        self._began = (module.done, module.progress.seconds)
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer: Any, module: SequenceModule, *_: Any) -> None:  # type: ignore[override]
+        """Bring the bar up to date."""
+        if module.last_step is None or self.bar.disable:
+            return
+        self.bar.update(
+            self._task,
+            completed=module.done,
+            description=f"epoch {module.progress.epoch + 1}",
+            numbers=self._numbers(module, module.last_step),
+        )
+
+    def on_train_end(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
+        """Take the bar away."""
+        self.bar.stop()
+
+    def on_exception(self, trainer: Any, module: SequenceModule, exception: BaseException) -> None:  # type: ignore[override]
+        """Take the bar away."""
+        self.bar.stop()
+
+    def show(self, head: str, metrics: Metrics, sample: str) -> None:
+        """A sample above the bar."""
+        self.console.print(Text(head, style="bold"))
+        self.console.print(Text(sample, style="dim"))
+
+    def _numbers(self, module: SequenceModule, step: Step) -> str:
+        latest = self.recorder.latest
+        loss = latest.get("loss", step.loss)
+        speed = f" · {latest['tokens_per_second']:,.0f} tokens/s" if latest else ""
+        done, seconds = module.done - self._began[0], module.progress.seconds - self._began[1]
+        left = f" · {_clock(seconds / done * (1 - module.done))} left" if done > 0 else ""
+        return f"loss {loss:.3f} · {self.read(loss)}{speed}{left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

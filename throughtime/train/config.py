@@ -1,0 +1,43 @@
+"""How training goes: optimiser, schedule, bounds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from throughtime.config import Config
+
+
+class TrainingConfig(Config):
+    """How a model is trained."""
+
+    batch_size: int = Field(32, ge=1, description="Sequences trained side by side.")
+    chunk_length: int = Field(
+        64, ge=1, description="Time steps that gradients go back: truncated backpropagation through time."
+    )
+    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="Update rule.")
+    learning_rate: float = Field(8e-3, gt=0, description="Highest learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
+    weight_decay: float = Field(0.01, ge=0, description="Decay of the weights: decoupled in adamw, else L2.")
+    clip_norm: float | None = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
+    clip_value: float | None = Field(None, gt=0, description="Largest absolute value in the gradient.")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="How the learning rate falls after the warm-up."
+    )
+    warmup: float = Field(0.03, ge=0, lt=1, description="Share of the run in which the learning rate rises.")
+    max_epochs: int | None = Field(
+        None, ge=1, description="Passes over the text; 10 where neither this nor max-minutes is given."
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, description="Minutes of training; the schedule is fitted to them."
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Stop after so many validations without improvement; never where not given."
+    )
+    seed: int = Field(0, ge=0, description="Seed of all randomness.")
+
+    @property
+    def epochs(self) -> int | None:
+        """The bound on epochs that holds, if any."""
+        return 10 if self.max_epochs is None and self.max_minutes is None else self.max_epochs

@@ -1,0 +1,47 @@
+"""The figure of a run: loss of training and validation, and the norm of the gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from throughtime.train.run import Run, write
+
+
+def draw_curves(run: Run) -> None:
+    """Draw metrics.jsonl into curves.png; nothing where there is no record yet."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = run.read_metrics()
+    train = [record for record in records if "loss" in record]
+    valid = [record for record in records if "valid" in record]
+    if not records:
+        return
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, norm = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    loss.plot(_column(train, "step"), _column(train, "loss"), lw=1, label="training")
+    losses = [record["valid"]["loss"] for record in valid]
+    loss.plot(_column(valid, "step"), losses, "o-", ms=4, label="validation")
+    if losses:
+        best = min(valid, key=lambda record: record["valid"]["loss"])
+        loss.annotate(
+            f"{best['valid']['loss']:.3f}",
+            (best["step"], best["valid"]["loss"]),
+            textcoords="offset points",
+            xytext=(0, 6),
+            ha="right",
+        )
+    loss.set_ylabel("loss (nats per token)")
+    loss.legend()
+    norm.plot(_column(train, "step"), _column(train, "gradient_norm"), lw=1, color="tab:gray")
+    norm.set_yscale("log")
+    norm.set_ylabel("gradient norm")
+    norm.set_xlabel("step")
+    for axes in (loss, norm):
+        axes.grid(alpha=0.3)
+    write(run.curves, lambda path: figure.savefig(path, dpi=120))
+
+
+def _column(records: list[dict[str, Any]], name: str) -> list[float]:
+    return [record[name] for record in records]
