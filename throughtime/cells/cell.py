@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
+from operator import attrgetter
+from pickle import PicklingError
 from typing import Any
 
 from throughtime.cells.trace import CellGraph, trace
@@ -49,6 +52,34 @@ class Cell:
         """The same equations under another name, with weights that begin otherwise."""
         title, source = _title_and_source(doc)
         return replace(self, name=name, title=title, source=source, initial=replace(self.initial, **initial))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Cell:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The place of the equations: pickle cannot name a function whose name the cell has taken."""
+        place = self.equations.__module__, self.equations.__qualname__
+        try:
+            found = _at(*place)
+        except (ImportError, AttributeError):
+            found = None
+        if not isinstance(found, Cell) or found.equations is not self.equations:
+            raise PicklingError(
+                f'cell "{self.name}" cannot be pickled: {place[1]} in {place[0]} is not the cell; '
+                "define it at the top of a module, under the name of its function"
+            )
+        return _restored, (*place, self.name, self.initial, self.title, self.source)
+
+
+def _at(module: str, path: str) -> Any:
+    return attrgetter(path)(import_module(module))
+
+
+def _restored(module: str, path: str, name: str, initial: Initial, title: str, source: str) -> Cell:
+    found: Cell = _at(module, path)
+    if found.name == name:
+        return found
+    return replace(found, name=name, initial=initial, title=title, source=source)
 
 
 def cell(

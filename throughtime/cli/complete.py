@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from throughtime.cli.language import load_language_model, warn_of_unknown
-from throughtime.cli.output import Json, parse, write, write_json
+from throughtime.cli.output import Json, messages, parse, write, write_json
 from throughtime.errors import ConfigError
 
 
@@ -32,6 +32,8 @@ def complete(
     task = load_language_model(run)
     warn_of_unknown(task, text)
     words = task.complete(text, count)
+    if not words:
+        messages().print("the model knows no word that goes on from this")
     if json:
         write_json({"text": text, "words": [{"word": word, "probability": p} for word, p in words]})
         return

@@ -22,6 +22,8 @@ COMMANDS = {
     "evaluate": ("throughtime.cli.evaluate", "Measure a trained model on other data."),
     "cells": ("throughtime.cli.cells", "List the recurrences, or show the equations of one."),
 }
+#: Turns of the busy loop in which a thread of libgomp waits before it sleeps.
+SPINS = "1000"
 #: The exit code of a command that Ctrl-C ended, by the custom of shells.
 INTERRUPTED = 130
 
@@ -39,6 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         return _fail(f'there is no command "{name}": there are {", ".join(COMMANDS)}', 2)
     module, _ = COMMANDS[name]
+    # torch's threads wait for each other in a busy loop. Where another program has one of the cores they
+    # would wait whole time slices for a thread that cannot run: let them give way after some microseconds.
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
         code: int = importlib.import_module(module).run(arguments[1:])
         sys.stdout.flush()

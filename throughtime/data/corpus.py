@@ -36,15 +36,15 @@ def encode(text: Text, tokeniser: Tokeniser) -> Tokens:
             _write(text, tokeniser, path, size)
         except OSError as error:
             raise StorageError(
-                f"the encoded text cannot be written to {path.parent}: {error.strerror}; "
+                f"the encoded text cannot be written to {path.parent}: {error.strerror or error}; "
                 "make room, or set XDG_CACHE_HOME to a folder that has some"
             ) from None
     return np.memmap(path, dtype=size, mode="r")
 
 
 def _key(text: Text, tokeniser: Tokeniser) -> str:
-    spans = [(document.start, document.stop) for document in text.documents]
-    identity = json.dumps([text.digest, spans, tokeniser.to_json()])
+    parts = [(document.digest, document.start, document.stop) for document in text.documents]
+    identity = json.dumps([parts, tokeniser.to_json()])
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -20,9 +20,10 @@ LONGEST_LINE = 1 << 24
 
 @dataclass(frozen=True)
 class Document:
-    """The characters `start` up to `stop` of a text file."""
+    """The characters `start` up to `stop` of a text file; `digest` is that of the whole file's text."""
 
     path: Path
+    digest: str
     start: int
     stop: int
 
@@ -46,7 +47,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Text:
-    """Documents in order, with a digest of all their bytes."""
+    """Documents in order, with a digest of all the files that were opened together."""
 
     documents: tuple[Document, ...]
     digest: str
@@ -69,7 +70,7 @@ class Text:
                 (second, middle, document.stop),
             ):
                 if start < stop:
-                    part.append(Document(document.path, start, stop))
+                    part.append(replace(document, start=start, stop=stop))
         return Text(tuple(first), self.digest), Text(tuple(second), self.digest)
 
     def blocks(self) -> Iterator[str]:
@@ -86,19 +87,22 @@ def open_text(paths: Iterable[Path]) -> Text:
     is read once here, so that later reading cannot fail half-way. Raises `DataError` for a path that is
     missing, a file that is not text in UTF-8, and for text that is empty.
     """
-    digest = hashlib.sha256()
-    documents = []
     files = [file for path in paths for file in find_files(path)]
-    for file in files:
-        length = 0
-        for block in read_blocks(file):
-            digest.update(block.encode())
-            length += len(block)
-        digest.update(b"\xff")
-        documents.append(Document(file, 0, length))
-    if not any(len(document) for document in documents):
+    if not files:
+        raise DataError("no text: give files or folders")
+    documents = [document for document in map(_open_document, files) if len(document)]
+    if not documents:
         raise DataError(f"no text: {_named(files)} empty; give files with text in them")
-    return Text(tuple(document for document in documents if len(document)), digest.hexdigest())
+    digests = "".join(document.digest for document in documents)
+    return Text(tuple(documents), hashlib.sha256(digests.encode()).hexdigest())
+
+
+def _open_document(path: Path) -> Document:
+    digest, length = hashlib.sha256(), 0
+    for block in read_blocks(path):
+        digest.update(block.encode())
+        length += len(block)
+    return Document(path, digest.hexdigest(), 0, length)
 
 
 def find_files(path: Path) -> list[Path]:
@@ -107,6 +111,8 @@ def find_files(path: Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise DataError(f"{path} does not exist: check the path")
+    if not path.is_dir():
+        raise DataError(f"{path} is neither a file nor a folder: text is read twice, so save it first")
     files = [
         file
         for file in sorted(path.rglob("*"))

@@ -6,6 +6,7 @@ never seen becomes the unknown token; byte pairs know every text.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from abc import ABC, abstractmethod
@@ -169,6 +170,16 @@ class Words(Tokeniser):
         return cls(data["words"])
 
 
+def _bytes_of_letters() -> dict[str, int]:
+    """The byte of each letter that byte-level BPE writes: visible Latin-1 as it is, the rest from 256 on."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + k): byte for k, byte in enumerate(others)}
+
+
+BYTES = _bytes_of_letters()
+
+
 class BytePairs(Tokeniser):
     """Byte-pair encoding over the bytes of the text (Sennrich et al. 2016; Radford et al. 2019)."""
 
@@ -179,6 +190,8 @@ class BytePairs(Tokeniser):
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_str(model)
+        ids = self._tokenizer.get_vocab()
+        self._bytes = [bytes(BYTES[letter] for letter in token) for token in sorted(ids, key=ids.__getitem__)]
 
     @classmethod
     def fit(cls, blocks: Iterable[str], size: int | None = None) -> BytePairs:
@@ -204,12 +217,12 @@ class BytePairs(Tokeniser):
     @property
     @override
     def size(self) -> int:
-        return RESERVED + self._tokenizer.get_vocab_size()
+        return RESERVED + len(self._bytes)
 
     @property
     @override
     def texts(self) -> list[str]:
-        return [self._tokenizer.decode([i]) for i in range(self._tokenizer.get_vocab_size())]
+        return [token.decode(errors="replace") for token in self._bytes]
 
     @override
     def encode(self, text: str) -> Ids:
@@ -217,14 +230,12 @@ class BytePairs(Tokeniser):
 
     @override
     def pieces(self, ids: Iterable[int]) -> Iterator[str]:
-        from tokenizers.decoders import DecodeStream
-
-        stream = DecodeStream()
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for i in ids:
             if i < RESERVED:
                 yield "" if i == BOUNDARY else UNKNOWN_CHARACTER
-            else:
-                yield stream.step(self._tokenizer, i - RESERVED) or ""
+            else:  # a character whose bytes are several tokens comes with the last of them
+                yield decoder.decode(self._bytes[i - RESERVED])
 
     @override
     def to_json(self) -> dict[str, Any]:

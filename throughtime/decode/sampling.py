@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -27,8 +28,8 @@ def filtered(
     (Fan et al. 2018), and of these the likeliest that together reach the probability `top_p`
     (Holtzman et al. 2020). At least one is always kept. A temperature of 0 keeps the likeliest alone.
     """
-    if temperature < 0:
-        raise ConfigError(f"temperature must be 0 or more, got {temperature:g}")
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"temperature must be 0 or more and finite, got {temperature:g}")
     if top_k is not None and top_k < 1:
         raise ConfigError(f"top-k must be 1 or more, got {top_k}")
     if top_p is not None and not 0 < top_p <= 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +33,8 @@ class LanguageModel(nn.Module):
     classes     how many tokens there are.
     boundary    the token that stands before each document: the state is reset to zero when it is read,
                 so that one document tells nothing about the next.
+    unknown     the token for what was never seen. It and the boundary are read as the zero vector: they are
+                rare, and a tied embedding of a rare token is shaped by the softmax alone.
     embedding   features of E; `hidden` where it is None.
     dropout     on the embedding, between layers and on the output, in training only.
     tied        W = E where the sizes allow it (Press & Wolf 2017); `ConfigError` where they do not.
@@ -42,6 +44,7 @@ class LanguageModel(nn.Module):
         self,
         classes: int,
         boundary: int,
+        unknown: int,
         *,
         cell: Cell | str = "lstm",
         hidden: int = 256,
@@ -57,9 +60,9 @@ class LanguageModel(nn.Module):
                 f"tied weights need embedding = hidden, got {embedding} and {hidden}: "
                 "leave the embedding out, or set tied to false"
             )
-        self.boundary, self.dropout = boundary, dropout
-        weight = nn.Parameter(torch.empty(classes, embedding).normal_(std=embedding**-0.5))
-        self.embedding = nn.Embedding(classes, embedding, _weight=weight)
+        self.boundary, self.unknown, self.dropout = boundary, unknown, dropout
+        self.embedding = nn.Embedding(classes, embedding)
+        weight = cast(nn.Parameter, nn.init.normal_(self.embedding.weight, std=embedding**-0.5))
         self.recurrence = Recurrent(cell, embedding, hidden, layers=layers, dropout=dropout)
         self.head = Categorical(hidden, classes, weight if tied else None)
 
@@ -69,11 +72,14 @@ class LanguageModel(nn.Module):
 
     def features(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T H"], State]:
         """What the recurrence says after each token, and the state after the last."""
-        x = self.embedding(tokens.T).transpose(
-            0, 1
-        )  # steps lie apart in memory, as the recurrence reads them
+        # Looked up time first, as the recurrence reads it, so that nothing has to be copied.
+        x = F.embedding(tokens.T, self.embedding.weight).transpose(0, 1)
+        begins = tokens == self.boundary
+        marks = begins | (tokens == self.unknown)
+        if marks.any():
+            x = x.masked_fill(marks[..., None], 0.0)
         x = F.dropout(x, self.dropout, self.training)
-        y, state = self.recurrence(x, state, reset=tokens == self.boundary)
+        y, state = self.recurrence(x, state, reset=begins)
         return F.dropout(y, self.dropout, self.training), state
 
     def loss(self, batch: TokenBatch, state: State | None = None) -> Loss:

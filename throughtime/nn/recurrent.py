@@ -60,6 +60,8 @@ class Recurrent(nn.Module):
         self.cell = find_cell(cell) if isinstance(cell, str) else cell
         self.input_size, self.hidden_size, self.layers = input_size, hidden_size, layers
         self.bidirectional, self.dropout, self.backend = bidirectional, dropout, backend
+        #: What each layer puts out, [batch, time, feature], passes through here: a place for hooks.
+        self.layer = nn.ModuleList(nn.Identity() for _ in range(layers))
         self.suffixes = [f"_l{k}{way}" for k in range(layers) for way in ("", "_reverse")[: self.directions]]
         for index, suffix in enumerate(self.suffixes):
             size = input_size if index < self.directions else self.output_size
@@ -121,6 +123,7 @@ class Recurrent(nn.Module):
                 outputs.append(reverse(out, lengths) if way else out)
                 after.append(final)
             y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            y = self.layer[layer](y.transpose(0, 1)).transpose(0, 1)
         return y.transpose(0, 1), tuple(after)
 
     def extra_repr(self) -> str:

@@ -19,7 +19,7 @@ from throughtime.data.corpus import Tokens, encode
 from throughtime.data.streams import Streams
 from throughtime.data.text import Text, open_text
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, Tokeniser, fit_tokeniser, tokeniser_from_json
-from throughtime.decode.completion import complete_words, started_word
+from throughtime.decode.completion import complete_words, typed_part
 from throughtime.decode.sampling import sample
 from throughtime.errors import ConfigError, DataError, RunError
 from throughtime.models.language_model import LanguageModel
@@ -29,6 +29,10 @@ from throughtime.train.config import TrainingConfig
 from throughtime.train.run import Run, Trained
 
 Paths = tuple[Path, ...]
+
+
+#: Chunks of training after which a row begins anew, so that the model knows how to begin.
+FRESH = 32
 
 
 class TextConfig(Config):
@@ -42,6 +46,14 @@ class TextConfig(Config):
     vocabulary: int | None = Field(
         None, ge=3, description="Most tokens there may be; all of them, or 4096 byte pairs, where not given."
     )
+
+    def absolute(self) -> TextConfig:
+        """The same with absolute paths, which hold from any folder."""
+        paths = {
+            name: tuple(path.absolute() for path in getattr(self, name))
+            for name in ("paths", "valid", "test")
+        }
+        return self.model_copy(update=paths)
 
 
 class ModelConfig(Config):
@@ -105,6 +117,7 @@ class LanguageModelTask:
         self.model = LanguageModel(
             tokeniser.size,
             BOUNDARY,
+            UNKNOWN,
             cell=find_cell(model.cell),
             hidden=model.hidden,
             layers=model.layers,
@@ -136,8 +149,9 @@ class LanguageModelTask:
     @classmethod
     def train(cls, config: LanguageModelConfig, folder: Path, console: Console | None = None) -> Trained:
         """Train a new run into `folder`, which must be new or empty."""
-        text = _read_text(config)
         Run.check_new(folder)
+        config = config.model_copy(update={"text": config.text.absolute()})
+        text = _read_text(config)
         tokeniser = fit_tokeniser(config.text.tokens, text.train.blocks(), config.text.vocabulary)
         torch.manual_seed(config.training.seed)
         task = cls(config, tokeniser)
@@ -166,7 +180,9 @@ class LanguageModelTask:
         from throughtime.train.fit import fit  # Lightning takes seconds to import
 
         training = self.config.training
-        batches = Streams(encode(text.train, self.tokeniser), training.batch_size, training.chunk_length)
+        batches = Streams(
+            encode(text.train, self.tokeniser), training.batch_size, training.chunk_length, FRESH
+        )
         valid = encode(text.valid, self.tokeniser)
         characters = self.tokeniser.kind == "char"
 
@@ -226,6 +242,8 @@ class LanguageModelTask:
         top_p        draw among the likeliest tokens that together have this probability.
         seed         makes the text repeatable; each call draws anew where it is None.
         """
+        if length < 0:
+            raise ConfigError(f"length must be 0 or more, got {length}")
         generator = torch.Generator()
         if seed is None:
             generator.seed()
@@ -280,26 +298,26 @@ class LanguageModelTask:
 
     def complete(self, text: str, count: int = 5) -> list[tuple[str, float]]:
         """The likeliest words to come next, or to end the word that `text` ends in, with probabilities."""
-        started = started_word(text)
-        words = self.tokeniser.kind == "word"
-        read = text[: len(text) - len(started)] if words else text
+        typed = typed_part(text)
+        read = text.removesuffix(typed)
         log_probs, state = self._read([BOUNDARY, *self.tokeniser.encode(read).tolist()], self.model.begin(1))
-        names = ["", "", *self.tokeniser.texts]
-        if not words:
+        pieces = ["", "", *self.tokeniser.texts]
+        if self.tokeniser.kind != "word":
             return complete_words(
                 self.model.step,
                 lambda state, rows: map_state(lambda value: value[rows], state),
                 log_probs,
                 state,
-                names,
-                started=started,
+                pieces,
+                typed=typed,
                 count=count,
             )
-        fits = torch.tensor([bool(name.strip()) and name.startswith(started) for name in names])
+        started = typed.strip()
+        fits = torch.tensor([bool(word.strip()) and word.startswith(started) for word in pieces])
         probs = log_probs.masked_fill(~fits, -torch.inf)
         probs = (probs.log_softmax(-1) if started else probs).exp()
         best = probs.topk(min(count, int(fits.sum())))
-        return [(names[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        return [(pieces[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
     def evaluate(self, paths: Paths) -> dict[str, float]:
         """Loss (nats per token), perplexity and bits per character of text the model did not train on."""
@@ -350,8 +368,6 @@ def text_metrics(nats: float, tokens: int, characters: int) -> dict[str, float]:
 
 def _read_text(config: LanguageModelConfig) -> Texts:
     """The text of a configuration, read once from end to end."""
-    if not config.text.paths:
-        raise DataError("no text to train on: give files or folders")
     text = open_text(config.text.paths)
     train, valid = (
         (text, open_text(config.text.valid)) if config.text.valid else text.split(config.text.valid_share)

@@ -52,7 +52,7 @@ class Feed:
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
         self._next = (0, 0)
-        self._stopped = False
+        self.stopped = False
 
     def seek(self, epoch: int, number: int) -> None:
         """Go on with batch `number` of `epoch`."""
@@ -60,14 +60,14 @@ class Feed:
 
     def stop(self) -> None:
         """Give no more batches."""
-        self._stopped = True
+        self.stopped = True
 
     def after(self, epoch: int, number: int) -> tuple[int, int]:
         """The epoch and number that follow."""
         return (epoch, number + 1) if number + 1 < len(self.batches) else (epoch + 1, 0)
 
     def __iter__(self) -> Iterator[Fed]:
-        while not self._stopped:
+        while not self.stopped:
             epoch, number = self._next
             self._next = self.after(epoch, number)
             yield Fed(epoch, self.batches.chunk(number))

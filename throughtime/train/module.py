@@ -110,10 +110,11 @@ class SequenceModule(lightning.LightningModule):
         return Fed(fed.epoch, fed.batch.to(device))
 
     def training_step(self, fed: Fed, index: int) -> None:
-        """One update. A batch fetched before the guard went back is not the one that is due: leave it."""
+        """One update. A batch fetched before the feed was moved or stopped is not due: it is left."""
         self.last_step = None
         progress = self.progress
-        if (fed.epoch, fed.batch.number) != (progress.epoch, progress.chunk):
+        due = (progress.epoch, progress.chunk)
+        if self.feed.stopped or (fed.epoch, fed.batch.number) != due:
             return
         if self.steps_since_good >= GUARD_STEPS:
             self._remember()

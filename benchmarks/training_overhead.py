@@ -1,0 +1,121 @@
+"""Tokens per second of `train` against a bare torch loop over nn.LSTM, side by side in one process.
+
+Both train a character model of the same size on the same chunks of the Python standard library, with the
+same optimiser, clipping and dropout; they take turns. What `train` adds is Lightning, the schedule, the NaN
+guard, records, and the run on disk. Validation and samples are its own and counted apart.
+
+    python benchmarks/training_overhead.py [--seconds 20] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it, for both sides
+
+import torch
+from machine import describe
+from rich.console import Console
+from torch import nn
+from torch.nn import functional as F
+
+from throughtime.cli.demo import standard_library
+from throughtime.data import Streams, encode, fit_tokeniser, open_text
+from throughtime.tasks.language_model import LanguageModelConfig, LanguageModelTask, TextConfig
+from throughtime.train.config import TrainingConfig
+from throughtime.train.run import Run
+
+RESULT = Path(__file__).with_suffix(".json")
+
+
+class Bare(nn.Module):
+    """The same model in plain torch."""
+
+    def __init__(self, classes: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(classes, hidden)
+        nn.init.normal_(self.embedding.weight, std=hidden**-0.5)
+        self.lstm = nn.LSTM(hidden, hidden)
+        self.output = nn.Linear(hidden, classes)
+        self.output.weight = self.embedding.weight
+        self.dropout = dropout
+
+    def forward(self, tokens: torch.Tensor, state: tuple[torch.Tensor, ...] | None) -> tuple:
+        x = F.dropout(self.embedding(tokens), self.dropout)
+        y, state = self.lstm(x, state)
+        return self.output(F.dropout(y, self.dropout)), state
+
+
+def bare_speed(config: LanguageModelConfig, seconds: float) -> float:
+    """Tokens per second of a plain loop."""
+    text = open_text(config.text.paths).split(config.text.valid_share)[0]
+    tokeniser = fit_tokeniser("char", text.blocks())
+    streams = Streams(encode(text, tokeniser), config.training.batch_size, config.training.chunk_length)
+    model = Bare(tokeniser.size, config.model.hidden, config.model.dropout)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), config.training.learning_rate, betas=(0.9, 0.99), fused=True
+    )
+    tokens, state, number, began = 0, None, 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        chunk = streams.chunk(number % len(streams))
+        logits, state = model(chunk.inputs.T, state)
+        loss = F.cross_entropy(logits.flatten(0, 1), chunk.targets.T.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.training.clip_norm)
+        optimizer.step()
+        state = tuple(value.detach() for value in state)
+        loss.item()
+        tokens, number = tokens + chunk.tokens, number + 1
+    return tokens / (time.perf_counter() - began)
+
+
+def train_speed(config: LanguageModelConfig, seconds: float) -> tuple[float, float]:
+    """Tokens per second of `train`, without and with its validation and samples."""
+    training = config.training.model_copy(update={"max_minutes": seconds / 60})
+    quiet = Console(quiet=True)
+    with tempfile.TemporaryDirectory() as folder:
+        LanguageModelTask.train(config.model_copy(update={"training": training}), Path(folder) / "run", quiet)
+        run = Run(Path(folder) / "run")
+        records = [record for record in run.read_metrics() if "tokens_per_second" in record]
+    steps = [b["step"] - a["step"] for a, b in zip([{"step": 0}, *records], records, strict=False)]
+    spent = sum(n / r["tokens_per_second"] for n, r in zip(steps, records, strict=True))
+    size = config.training.batch_size * config.training.chunk_length
+    return sum(steps) / spent, size * records[-1]["step"] / records[-1]["seconds"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    config = LanguageModelConfig(text=TextConfig(paths=tuple(standard_library())), training=TrainingConfig())
+    bare_speed(config, 2.0)  # warm up: files, threads, machine code of oneDNN
+    bare, steps, whole = [], [], []
+    for _ in range(options.rounds):
+        bare.append(bare_speed(config, options.seconds))
+        alone, all_of_it = train_speed(config, options.seconds)
+        steps.append(alone)
+        whole.append(all_of_it)
+    medians = [statistics.median(values) for values in (bare, steps, whole)]
+    result = {
+        "machine": describe(),
+        "model": {"cell": "lstm", "hidden": 256, "batch": 32, "chunk": 64},
+        "tokens_per_second": {"bare": bare, "train": steps, "train_with_validation": whole},
+        "ratio": statistics.median(a / b for a, b in zip(steps, bare, strict=True)),
+        "ratio_with_validation": statistics.median(a / b for a, b in zip(whole, bare, strict=True)),
+    }
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"bare torch loop          {medians[0]:9,.0f} tokens/s")
+    print(f"train                    {medians[1]:9,.0f} tokens/s   {result['ratio']:.3f} of bare")
+    print(f"  and its validation     {medians[2]:9,.0f} tokens/s   {result['ratio_with_validation']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

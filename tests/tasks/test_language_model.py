@@ -1,0 +1,216 @@
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from rich.console import Console
+
+import throughtime
+from throughtime.errors import ConfigError, DataError, RunError
+from throughtime.tasks.language_model import (
+    LanguageModelConfig,
+    LanguageModelTask,
+    ModelConfig,
+    TextConfig,
+)
+from throughtime.train.config import TrainingConfig
+from throughtime.train.run import Run
+
+VERSE = "the cat sat on the mat\nthe dog sat on the log\nthe cow sat on the bough\n"
+
+
+def train(folder, text=VERSE * 40, tokens="char", resume=False, **options):
+    path = folder / "text.txt"
+    path.write_text(text, encoding="utf-8")
+    names = set(TrainingConfig.model_fields)
+    training = {"max_epochs": 40, "chunk_length": 16, "batch_size": 4, "learning_rate": 0.01}
+    training |= {name: value for name, value in options.items() if name in names}
+    model = {"hidden": 32} | {name: value for name, value in options.items() if name not in names}
+    config = LanguageModelConfig(
+        text=TextConfig(paths=(path,), tokens=tokens, vocabulary=275 if tokens == "bpe" else None),
+        model=ModelConfig(**model),
+        training=TrainingConfig(**training),
+    )
+    quiet = Console(quiet=True)
+    if resume:
+        return LanguageModelTask.resume(Run.open(folder / "run"), config, quiet)
+    return LanguageModelTask.train(config, folder / "run", quiet)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A trained run for each kind of token."""
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        for tokens in ("char", "word", "bpe"):
+            folder = tmp_path_factory.mktemp(tokens)
+            train(folder, tokens=tokens)
+            folders[tokens] = folder / "run"
+    return folders
+
+
+@pytest.fixture(params=["char", "word", "bpe"])
+def task(request, runs):
+    return throughtime.load(runs[request.param])
+
+
+def test_a_toy_text_is_learnt_with_every_kind_of_token(task, runs):
+    metrics = Run(runs[task.tokeniser.kind]).best_metrics()
+    assert metrics["bits_per_character"] < 0.25
+
+
+def test_a_trained_model_writes_the_text_it_learnt(task):
+    lines = task.generate("the cat sat", 120, temperature=0).splitlines()
+    assert lines[0] == " on the mat"
+    assert set(lines[1:-1]) <= set(VERSE.splitlines())
+
+
+def test_generation_is_repeatable_by_its_seed_and_else_is_not(task):
+    texts = [task.generate("the", 60, temperature=3.0, seed=seed) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_the_stream_is_the_text_in_pieces(task):
+    pieces = list(task.stream("the", 30, temperature=1.0, seed=3))
+    assert len(pieces) <= 30 and "".join(pieces) == task.generate("the", 30, temperature=1.0, seed=3)
+
+
+def test_what_was_never_seen_is_read_and_never_written(task):
+    text = "日本語 Zebra\x00\t\n ﷺ"
+    assert task.unknown(text) or task.tokeniser.kind == "bpe"
+    assert math.isfinite(task.score(text).log_prob)
+    assert isinstance(task.complete(text), list)
+    made = task.generate(text, 80, temperature=5.0, seed=0)
+    assert task.tokeniser.kind == "bpe" or not set(made) - set(VERSE)
+
+
+def test_the_score_is_the_chain_rule(task):
+    whole = task.score("the cat sat on the mat\n")
+    assert sum(whole.log_probs) == pytest.approx(whole.log_prob)
+    assert "".join(whole.tokens) == "the cat sat on the mat\n"
+    metrics = whole.metrics
+    assert metrics["loss"] == pytest.approx(-whole.log_prob / len(whole.tokens))
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
+    assert metrics["bits_per_character"] == pytest.approx(-whole.log_prob / math.log(2) / 23)
+
+
+def test_score_and_evaluate_agree(task, tmp_path):
+    (tmp_path / "held out.txt").write_text(VERSE * 3)
+    scored, measured = task.score(VERSE * 3).metrics, task.evaluate((tmp_path / "held out.txt",))
+    assert measured == pytest.approx(scored, rel=1e-4)
+
+
+def test_documents_are_scored_each_from_its_beginning(task, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("the dog sat\n")
+    one = task.evaluate((tmp_path / "a.txt",))["loss"]
+    both = task.evaluate((tmp_path / "a.txt", tmp_path / "b.txt"))
+    ends = len(task.tokeniser.encode("the dog sat\n"))
+    # Two documents are two of the first, and the boundary between them.
+    assert both["loss"] * (2 * ends + 1) > 2 * one * ends
+
+
+def test_a_better_sentence_is_likelier(task):
+    assert task.score("the cat sat").log_prob > task.score("the sat cat").log_prob
+
+
+@pytest.mark.parametrize(("text", "best"), [("the cat sat on ", "the"), ("the dog sat on the l", "log")])
+def test_the_likeliest_word_comes_first(task, text, best):
+    words = task.complete(text, 3)
+    assert words[0][0] == best
+    assert words[0][1] > 0.5 and sum(p for _, p in words) <= 1 + 1e-6
+    assert [p for _, p in words] == sorted((p for _, p in words), reverse=True)
+
+
+def test_a_run_can_be_moved_and_holds_no_pickle(runs, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(runs["char"], moved)
+    shutil.rmtree(moved / "checkpoints")
+    before, after = throughtime.load(runs["char"]), throughtime.load(moved)
+    assert before.generate("the", 20, temperature=0) == after.generate("the", 20, temperature=0)
+    kinds = {path.suffix for path in runs["char"].rglob("*") if path.is_file()}
+    assert kinds == {".toml", ".json", ".jsonl", ".safetensors", ".txt", ".png"}
+    for path in runs["char"].rglob("*.safetensors"):
+        assert path.read_bytes()[8:10] == b'{"'  # the header of safetensors, which is JSON
+
+
+def test_going_on_needs_the_same_text(tmp_path):
+    train(tmp_path, max_epochs=1)
+    with pytest.raises(RunError, match="has changed since the run began"):
+        train(tmp_path, text="other " * 500, max_epochs=2, resume=True)
+
+
+def test_going_on_with_more_epochs_goes_on(tmp_path):
+    first = train(tmp_path, max_epochs=1)
+    second = train(tmp_path, max_epochs=3, resume=True)
+    assert second.steps == 3 * first.steps
+    assert LanguageModelTask.read_config(Run.open(tmp_path / "run")).training.max_epochs == 3
+
+
+def test_training_is_repeatable_by_its_seed(tmp_path):
+    losses = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
+        losses.append(train(tmp_path / name, max_epochs=2, seed=seed).valid["loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_validation_and_test_text_can_be_given(tmp_path):
+    paths = {}
+    for name, text in {"train": VERSE * 20, "valid": VERSE, "test": VERSE[::-1]}.items():
+        paths[name] = tmp_path / name
+        paths[name].write_text(text)
+    config = LanguageModelConfig(
+        text=TextConfig(paths=(paths["train"],), valid=(paths["valid"],), test=(paths["test"],)),
+        model=ModelConfig(hidden=16),
+        training=TrainingConfig(max_epochs=5, batch_size=2, chunk_length=20),
+    )
+    trained = LanguageModelTask.train(config, tmp_path / "run", Console(quiet=True))
+    task = throughtime.load(tmp_path / "run")
+    assert trained.valid["loss"] < trained.test["loss"]
+    assert trained.test == pytest.approx(task.evaluate((paths["test"],)))
+    assert trained.valid == pytest.approx(task.evaluate((paths["valid"],)), rel=1e-5)
+
+
+@pytest.mark.parametrize("text", ["", "a"])
+def test_too_little_text_is_said(tmp_path, text):
+    with pytest.raises(DataError, match=r"empty|too short"):
+        train(tmp_path, text=text)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_shorter_than_a_chunk_trains(tmp_path):
+    assert train(tmp_path, text="hello world, hello", max_epochs=2).steps == 2
+
+
+@pytest.mark.parametrize("name", ["config.toml", "processor.json", "model.safetensors"])
+def test_a_damaged_file_of_a_run_is_named(runs, tmp_path, name):
+    folder = tmp_path / "run"
+    shutil.copytree(runs["char"], folder)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-40] + b"\x80{{")
+    with pytest.raises(RunError, match="damaged"):
+        throughtime.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(RunError, match=name):
+        throughtime.load(folder)
+
+
+def test_the_configuration_of_a_run_comes_back_as_it_was(runs):
+    run = Run.open(runs["word"])
+    config = LanguageModelTask.read_config(run)
+    assert config.text.tokens == "word" and config.text.paths[0].is_absolute()
+    assert LanguageModelConfig.from_toml(run.config) == config
+    assert json.loads(run.processor.read_text())["tokeniser"]["kind"] == "word"
+
+
+def test_impossible_values_are_refused():
+    with pytest.raises(ConfigError, match=r"hidden.*greater than or equal to 1, got 0"):
+        ModelConfig(hidden=0)
+    with pytest.raises(ConfigError, match="temperature"):
+        next(
+            throughtime.decode.sample(
+                lambda t, s: (torch.zeros(1, 3), s), torch.tensor([0]), (), temperature=-1
+            )
+        )
