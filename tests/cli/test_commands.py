@@ -37,7 +37,7 @@ def trained(folder, text):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         done = throughtime(
-            "train", "language-model", text, "--out", run, "--max-epochs", 30, "--json", *SMALL
+            "train", "language-model", text, "--out", run, "--max-epochs", 60, "--json", *SMALL
         )
     assert done.returncode == 0, done.stderr
     return run, done

@@ -142,6 +142,28 @@ def test_going_on_needs_the_same_text(tmp_path):
         train(tmp_path, text="other " * 500, max_epochs=2, resume=True)
 
 
+@pytest.mark.parametrize(("option", "value"), [("hidden", 48), ("batch_size", 8), ("optimizer", "sgd")])
+def test_going_on_with_another_model_is_refused_and_harms_nothing(tmp_path, option, value):
+    train(tmp_path, max_epochs=1)
+    before = (tmp_path / "run" / "config.toml").read_text()
+    with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} was .* cannot become {value}"):
+        train(tmp_path, max_epochs=2, resume=True, **{option: value})
+    assert (tmp_path / "run" / "config.toml").read_text() == before
+
+
+def test_samples_are_drawn_without_dropout_and_training_goes_on_with_it(tmp_path, monkeypatch):
+    modes = []
+    stream = LanguageModelTask.stream
+
+    def spy(self, *args, **options):
+        modes.append(self.model.training)
+        return stream(self, *args, **options)
+
+    monkeypatch.setattr(LanguageModelTask, "stream", spy)
+    train(tmp_path, max_epochs=2)
+    assert modes and not any(modes)
+
+
 def test_going_on_with_more_epochs_goes_on(tmp_path):
     first = train(tmp_path, max_epochs=1)
     second = train(tmp_path, max_epochs=3, resume=True)

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 
@@ -120,7 +121,9 @@ def test_clipping_bounds_the_gradient_and_is_counted(tmp_path, option, bound):
     model = toy_model()
     norms = []
     model.head.bias.register_post_accumulate_grad_hook(lambda p: norms.append(p))
-    progress, _ = toy_fit(model, toy_streams(), tmp_path / "run", **({"clip_norm": None} | {option: bound}))
+    progress, _ = toy_fit(
+        model, toy_streams(), tmp_path / "run", **({"clip_norm": math.inf} | {option: bound})
+    )
     assert progress.clipped == progress.step
     gradients = [p.grad for p in model.parameters()]
     if option == "clip_norm":

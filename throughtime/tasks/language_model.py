@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -163,9 +164,11 @@ class LanguageModelTask:
     def resume(cls, run: Run, config: LanguageModelConfig, console: Console | None = None) -> Trained:
         """Go on with a run from its last checkpoint, exactly as if it had never stopped.
 
-        `config` may differ from the run's own in how long to train. Raises `RunError` where the text is
-        no longer what it was.
+        `config` may differ from the run's own in how long and how fast to train, and in where the text
+        is. Raises `ConfigError` where it differs in more, `RunError` where the text is not what it was.
         """
+        _check_resumable(cls.read_config(run), config)
+        config = config.model_copy(update={"text": config.text.absolute()})
         text = _read_text(config)
         if text.train.digest != run.read_processor().get("digest"):
             raise RunError(
@@ -192,7 +195,8 @@ class LanguageModelTask:
             return f"perplexity {math.exp(min(loss, 700.0)):.1f}"
 
         def show() -> str:
-            return self.generate(length=300 if characters else 80, seed=training.seed)
+            with evaluating(self.model):
+                return self.generate(length=300 if characters else 80, seed=training.seed)
 
         progress, finished = fit(
             self.model,
@@ -252,7 +256,7 @@ class LanguageModelTask:
         before = [BOUNDARY, *self.tokeniser.encode(prompt).tolist()]
         _, state = self._read(before[:-1], self.model.begin(1))
         drawn = sample(
-            self.model.step,
+            self._step,
             torch.tensor(before[-1:]),
             state,
             temperature=temperature,
@@ -288,10 +292,10 @@ class LanguageModelTask:
         ids = self.tokeniser.encode(text)
         if not len(ids):
             raise DataError("there is nothing to score: the text is empty")
-        before = torch.from_numpy(ids).new_tensor([BOUNDARY, *ids[:-1].tolist()])
+        before = self._tensor([BOUNDARY, *ids[:-1].tolist()])
         log_probs: list[float] = []
         state = self.model.begin(1)
-        for inputs, targets in zip(before.split(1024), torch.from_numpy(ids).split(1024), strict=True):
+        for inputs, targets in zip(before.split(1024), self._tensor(ids.tolist()).split(1024), strict=True):
             part, state = self.model.log_probs_of(inputs, targets, state)
             log_probs += part.tolist()
         return Score(list(self.tokeniser.pieces(ids.tolist())), log_probs, len(text))
@@ -304,7 +308,7 @@ class LanguageModelTask:
         pieces = ["", "", *self.tokeniser.texts]
         if self.tokeniser.kind != "word":
             return complete_words(
-                self.model.step,
+                self._step,
                 lambda state, rows: map_state(lambda value: value[rows], state),
                 log_probs,
                 state,
@@ -336,8 +340,28 @@ class LanguageModelTask:
         """Log-probabilities of the token after `ids`, and the state after them."""
         if not ids:
             return torch.zeros(self.tokeniser.size), state
-        features, state = self.model.features(torch.tensor([ids]), state)
-        return self.model.head.log_probs(features[0, -1]), state
+        features, state = self.model.features(self._tensor([ids]), state)
+        return self.model.head.log_probs(features[0, -1]).cpu(), state
+
+    def _step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """A step of the model, wherever it is, for a search on the processor."""
+        log_probs, state = self.model.step(self._tensor(tokens), state)
+        return log_probs.cpu(), state
+
+    def _tensor(self, ids: list[int] | list[list[int]] | torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(ids, device=self.model.head.weight.device)
+
+
+@contextmanager
+def evaluating(model: LanguageModel) -> Iterator[None]:
+    """Without dropout and gradients for a while."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 def evaluate(model: LanguageModel, tokens: Tokens, characters: int) -> dict[str, float]:
@@ -345,14 +369,12 @@ def evaluate(model: LanguageModel, tokens: Tokens, characters: int) -> dict[str,
 
     The text is read from beginning to end in one row with the state carried through, without dropout.
     """
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
+    device = model.head.weight.device
     total, count, state = 0.0, 0, None
-    with torch.no_grad():
+    with evaluating(model):
         for chunk in Streams(tokens, 1, 1024):
             loss = model.loss(chunk.to(device), state)
             total, count, state = total + loss.total.item(), count + loss.count, loss.state
-    model.train(training)
     return text_metrics(total, count, characters)
 
 
@@ -364,6 +386,22 @@ def text_metrics(nats: float, tokens: int, characters: int) -> dict[str, float]:
         "perplexity": math.exp(min(loss, 700.0)),
         "bits_per_character": nats / math.log(2) / characters,
     }
+
+
+def _check_resumable(before: LanguageModelConfig, now: LanguageModelConfig) -> None:
+    """Raise `ConfigError` where a run would not be the same one any more."""
+    for part, names in (
+        ("model", tuple(ModelConfig.model_fields)),
+        ("text", ("tokens", "vocabulary", "valid_share")),
+        ("training", ("batch_size", "chunk_length", "optimizer", "seed")),
+    ):
+        for name in names:
+            old, new = getattr(getattr(before, part), name), getattr(getattr(now, part), name)
+            if old != new:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} was {old} when the run began and cannot become {new}: "
+                    "leave it out, or start a new run without --resume"
+                )
 
 
 def _read_text(config: LanguageModelConfig) -> Texts:

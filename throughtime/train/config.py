@@ -20,7 +20,7 @@ class TrainingConfig(Config):
     learning_rate: float = Field(8e-3, gt=0, description="Highest learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
     weight_decay: float = Field(0.01, ge=0, description="Decay of the weights: decoupled in adamw, else L2.")
-    clip_norm: float | None = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient; inf for any.")
     clip_value: float | None = Field(None, gt=0, description="Largest absolute value in the gradient.")
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="How the learning rate falls after the warm-up."

@@ -95,6 +95,8 @@ class SequenceModule(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Remember the beginning as a good state."""
+        if self.carried is not None:  # a checkpoint comes back on the processor
+            self.carried = tuple(tuple(s.to(self.device) for s in states) for states in self.carried)
         self.tick(reset=True)
         self._remember()
 
@@ -148,10 +150,9 @@ class SequenceModule(lightning.LightningModule):
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        clipped = False
-        if (bound := self.config.clip_norm) is not None:
-            clipped = bool(norm > bound)
-            nn.utils.clip_grads_with_norm_(parameters, bound, norm)
+        clipped = bool(norm > self.config.clip_norm)
+        if clipped:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
         if (bound := self.config.clip_value) is not None:
             clipped = clipped or any(bool(g.abs().max() > bound) for g in gradients)
             nn.utils.clip_grad_value_(parameters, bound)
