@@ -8,6 +8,7 @@ ThroughTimeError
 │   ├── ConfigError       an option or a configuration file
 │   └── RunError          a run folder or a checkpoint
 ├── DivergedError         training went to NaN or Inf again and again (exit code 1)
+├── StoppedError          a person stopped what was going on (exit code 130)
 └── StorageError          writing a run failed, for example on a full disk (exit code 1)
 """
 
@@ -46,6 +47,12 @@ class RunError(UsageError):
 
 class DivergedError(ThroughTimeError):
     """Training went to NaN or Inf again and again."""
+
+
+class StoppedError(ThroughTimeError):
+    """A person stopped what was going on."""
+
+    exit_code = 130
 
 
 class StorageError(ThroughTimeError):

@@ -74,6 +74,16 @@ def test_unseen_characters_in_a_prompt_are_said(trained):
     assert done.stdout.startswith("the [b]Ñandú")
 
 
+def test_a_prompt_that_is_not_utf8_is_read_as_unknown(trained):
+    done = throughtime("generate", trained[0], "--prompt", os.fsdecode(b"the \xff"), "--length", 3)
+    assert done.returncode == 0 and done.stdout.startswith("the \ufffd")
+
+
+def test_a_terminal_without_the_characters_gets_what_it_can_show():
+    done = throughtime("cells", "lstm", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "c_t = f_t ? c_{t-1} + i_t ? g_t" in done.stdout
+
+
 def test_score_and_compare(trained, text):
     done = throughtime("score", trained[0], "the cat", "--json")
     result = json.loads(done.stdout)
@@ -140,6 +150,9 @@ def test_each_command_has_help(trained):
         (["score", "run"], ["give a text, or --file FILE, or --compare A B"]),
         (["score", "run", ""], ["nothing to score"]),
         (["evaluate", "run"], ["give files or folders"]),
+        (["evaluate", "run", "much text " * 40], ["is no path"]),
+        (["train", "language-model", "--resume", "run", "--out", "other"], ["--out or --resume, not both"]),
+        (["train", "language-model", "verse.txt", "--seed", "9" * 20], ["seed", "less than"]),
         (["cells", "lstn"], ["did you mean lstm"]),
     ],
 )

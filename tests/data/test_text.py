@@ -153,7 +153,7 @@ def test_a_nul_is_a_sign_of_a_binary_file(tmp_path, block, data, offset, size):
     block(size)
     path = tmp_path / "binary"
     path.write_bytes(data)
-    assert refusal(path) == f"{path} is not text: byte {offset} is NUL, as in binary files"
+    assert refusal(path) == f"{path} is not text: byte {offset} is NUL, as in binary files; give text"
 
 
 def test_utf16_is_refused(tmp_path):

@@ -1,23 +1,23 @@
 import json
 import math
-import os
 import signal
 
 import pytest
 import torch
 from toy import toy_fit, toy_model, toy_streams
 
-from throughtime.errors import DivergedError, RunError, StorageError
-from throughtime.train import run as run_module
+from throughtime import storage
+from throughtime.errors import DivergedError, RunError, StoppedError, StorageError
 from throughtime.train.checkpoint import Checkpoint, load_weights, read_tensors, weights_of
 from throughtime.train.run import Run
 
 
 class Interrupting:
-    """Batches that raise SIGINT in this process when one of them is fetched."""
+    """Batches that send this process a signal when one of them is fetched."""
 
-    def __init__(self, batches, fetch):
+    def __init__(self, batches, fetch, number=signal.SIGINT, times=1):
         self.batches, self.fetch, self.count = batches, fetch, 0
+        self.number, self.times = number, times
 
     def __len__(self):
         return len(self.batches)
@@ -25,21 +25,24 @@ class Interrupting:
     def chunk(self, number):
         self.count += 1
         if self.count == self.fetch:
-            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(self.times):
+                signal.raise_signal(self.number)
         return self.batches.chunk(number)
 
 
 class Poisoned:
-    """Batches of which one makes the model meet NaN, the first `times` it is fetched."""
+    """Batches that put NaN into the model: at a fetch, or at the first `times` fetches of batch `number`."""
 
-    def __init__(self, batches, model, number, times):
+    def __init__(self, batches, model, number=-1, times=1, fetch=-1):
         self.batches, self.model, self.number, self.left = batches, model, number, times
+        self.fetch, self.count = fetch, 0
 
     def __len__(self):
         return len(self.batches)
 
     def chunk(self, number):
-        if number == self.number and self.left:
+        self.count += 1
+        if self.count == self.fetch or (number == self.number and self.left):
             self.left -= 1
             with torch.no_grad():
                 self.model.head.bias[2] = torch.nan
@@ -143,13 +146,86 @@ def test_the_guard_names_what_went_bad_goes_back_and_goes_on(tmp_path, caplog):
     assert "NaN in the weight head.bias" in message and "half the learning rate" in message
 
 
+@pytest.mark.parametrize("fetch", range(47, 55))
+def test_the_guard_never_takes_a_bad_state_for_a_good_one(tmp_path, fetch):
+    model = toy_model()
+    batches = Poisoned(toy_streams(), model, fetch=fetch)
+    progress, finished = toy_fit(model, batches, tmp_path / "run", max_epochs=4)
+    assert finished and progress.recoveries == 1 and progress.step == 4 * len(batches)
+    assert Checkpoint.load(Run(tmp_path / "run").last).is_finite()
+
+
+def test_a_validated_model_outlives_a_recovery(tmp_path):
+    """The guard goes back to a step before the validation; the best model and its record must stay."""
+    model = toy_model()
+    batches = Poisoned(toy_streams(), model, fetch=38)
+    losses, best = iter([1.0, *[1.5] * 40]), []
+
+    def validate():
+        best.append({name: value.clone() for name, value in weights_of(model).items()})
+        return {"loss": next(losses)}
+
+    folder = tmp_path / "run"
+    progress, _ = toy_fit(model, batches, folder, max_epochs=4, validate=validate)
+    run = Run(folder)
+    assert progress.recoveries == 1 and progress.best_loss == 1.0
+    assert equal(read_tensors(run.model)[0], best[0]) and run.best_metrics() == {"loss": 1.0}
+    steps = [record["step"] for record in run.read_metrics()]
+    assert steps == sorted(steps)
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
+    losses = iter([math.nan, 2.0, *[math.nan] * 40])
+    model = toy_model()
+    progress, _ = toy_fit(model, toy_streams(4000), tmp_path / "run", validate=lambda: {"loss": next(losses)})
+    run = Run(tmp_path / "run")
+    assert progress.best_loss == 2.0 and run.best_metrics() == {"loss": 2.0}
+    assert "NaN" not in run.metrics.read_text()
+
+
+def test_sigterm_is_as_good_as_ctrl_c(tmp_path):
+    progress, finished = toy_fit(
+        toy_model(), Interrupting(toy_streams(), 9, signal.SIGTERM), tmp_path / "run"
+    )
+    assert not finished
+    assert Checkpoint.load(Run(tmp_path / "run").last).progress.step == progress.step > 0
+
+
+def test_ctrl_c_twice_stops_at_once(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(StoppedError, match="--resume"):
+        toy_fit(toy_model(), Interrupting(toy_streams(), 9, times=2), tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_in_the_last_step_leaves_a_finished_run(tmp_path):
+    model, streams = toy_model(), toy_streams()
+    batches = Interrupting(streams, 2 * len(streams))
+    losses = iter(range(99, 0, -1))
+    progress, finished = toy_fit(
+        model, batches, tmp_path / "run", validate=lambda: {"loss": float(next(losses))}
+    )
+    if progress.step == 2 * len(streams):
+        assert finished and progress.best_step == progress.step
+        assert equal(read_tensors(Run(tmp_path / "run").model)[0], weights_of(model))
+    else:
+        assert not finished
+
+
+def test_an_interrupted_run_has_the_model_it_stopped_with(tmp_path):
+    model = toy_model()
+    toy_fit(model, Interrupting(toy_streams(4000), 5), tmp_path / "run")
+    assert equal(read_tensors(Run(tmp_path / "run").model)[0], weights_of(model))
+
+
 def test_the_guard_gives_up_after_three_times_and_keeps_the_last_good_state(tmp_path):
     model = toy_model()
     batches = Poisoned(toy_streams(), model, number=12, times=99)
     with pytest.raises(DivergedError, match=r"diverged 4 times.*NaN in the weight head.bias"):
         toy_fit(model, batches, tmp_path / "run")
     saved = Checkpoint.load(Run(tmp_path / "run").last)
-    assert all(value.isfinite().all() for value in saved.tensors.values() if value.is_floating_point())
+    assert saved.is_finite()
+    assert saved.progress.recoveries == 0 and saved.progress.learning_rate_scale == 1.0
     load_weights(toy_model(), read_tensors(Run(tmp_path / "run").model)[0])
 
 
@@ -162,7 +238,7 @@ def test_a_failing_disk_leaves_the_run_as_it_was(tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_module.os, "fsync", full)
+    monkeypatch.setattr(storage.os, "fsync", full)
     with pytest.raises(StorageError, match=r"No space left on device.*still there.*--resume"):
         toy_fit(model, toy_streams(), folder, resume=True, max_epochs=3)
     assert {path: path.read_bytes() for path in folder.rglob("*.safetensors")} == before

@@ -115,7 +115,7 @@ class _Writer:
             case "vector":
                 return node.name if n is TEXT else _script(node.name), _ATOM
             case "constant":
-                return f"{node.number:g}", _ATOM
+                return f"{node.number:.15g}", _ATOM
             case "map":
                 return self._map(node), _SUM
             case "add":
@@ -143,14 +143,13 @@ class _Writer:
 
     def _map(self, node: Value) -> str:
         n = self.notation
-        terms = [
-            f"{n.subscript('W', self._weight_index(node, arg))} {self._bound(arg, _ATOM)}"
-            for arg in node.args
-        ]
+        sources = [self._source(arg) for arg in node.args]
+        terms = []
+        for k, (source, arg) in enumerate(zip(sources, node.args, strict=True)):
+            earlier = sources[:k].count(source)
+            index = f"{source}{node.name}" + (f",{earlier + 1}" if earlier else "")
+            terms.append(f"{n.subscript('W', index)} {self._bound(arg, _ATOM)}")
         return " + ".join(terms + [n.subscript("b", node.name)] * node.bias)
-
-    def _weight_index(self, node: Value, arg: Value) -> str:
-        return f"{self._source(arg)}{node.name}"
 
     def _source(self, arg: Value) -> str:
         """The name of what a matrix multiplies; the first state stands for a value without one."""

@@ -29,18 +29,25 @@ def orthogonal(rows: int, columns: int, generator: torch.Generator | None) -> Te
 
 
 def identity(rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
-    """The identity (Le, Jaitly & Hinton 2015)."""
+    """The identity (Le, Jaitly & Hinton 2015); raises `CellError` where the matrix is not square."""
+    _check_square("identity", rows, columns)
     return torch.eye(rows, columns)
 
 
 def normalized_positive_definite(rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
     """(A + I) / e with A = RᵀR / n, R normal, e the largest eigenvalue of A + I (Talathi & Vartak 2015).
 
-    All eigenvalues lie in (0, 1] and the largest is 1.
+    All eigenvalues lie in (0, 1] and the largest is 1. Raises `CellError` where the matrix is not square.
     """
+    _check_square("normalized_positive_definite", rows, columns)
     r = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     a = r.T @ r / columns + torch.eye(columns, dtype=torch.float64)
     return (a / torch.linalg.eigvalsh(a)[-1]).to(torch.get_default_dtype())
+
+
+def _check_square(name: str, rows: int, columns: int) -> None:
+    if rows != columns:
+        raise CellError(f'the initialisation "{name}" is for square matrices, not [{rows}, {columns}]')
 
 
 MATRICES: dict[str, Matrix] = {

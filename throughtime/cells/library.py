@@ -1,4 +1,4 @@
-"""The table of cells. A new row is listed, tested, documented and timed without another line."""
+"""The table of cells. A new row is listed, tested and documented without another line."""
 
 from __future__ import annotations
 

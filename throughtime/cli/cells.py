@@ -28,14 +28,15 @@ def cells(
     if name is not None:
         show(find_cell(name), json)
     elif json:
-        write_json([_row(cell) for cell in CELLS.values()])
+        write_json({"cells": [_row(cell) for cell in CELLS.values()]})
     else:
         console = Console()
         table = Table("cell", "states", "gates", "weights per unit", "source", box=None, pad_edge=False)
         for cell in CELLS.values():
             table.add_row(*(str(value) for value in _row(cell).values()))
-        # Not a terminal: nobody to fold lines for.
-        console.print(table) if console.is_terminal else Console(width=200).print(table)
+        if not console.is_terminal:  # nobody to fold lines for
+            console = Console(width=200)
+        console.print(table)
 
 
 def show(cell: Cell, json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from throughtime.cli.language import load_language_model, warn_of_unknown
+from throughtime.cli.language import load_language_model, readable, warn_of_unknown
 from throughtime.cli.output import Json, messages, parse, write, write_json
 from throughtime.errors import ConfigError
 
@@ -29,7 +29,7 @@ def complete(
     """The likeliest next words with their probabilities: predictive typing."""
     if count < 1:
         raise ConfigError(f"count must be 1 or more, got {count}")
-    task = load_language_model(run)
+    task, text = load_language_model(run), readable(text)
     warn_of_unknown(task, text)
     words = task.complete(text, count)
     if not words:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from throughtime.cli.language import load_language_model, warn_of_unknown
+from throughtime.cli.language import load_language_model, readable, warn_of_unknown
 from throughtime.cli.output import Json, parse, write, write_json
 
 
@@ -32,7 +32,7 @@ def generate(
     json: Json = False,
 ) -> None:
     """Make text with a trained language model, token by token."""
-    task = load_language_model(run)
+    task, prompt = load_language_model(run), readable(prompt)
     warn_of_unknown(task, prompt)
     pieces = task.stream(prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     if json:

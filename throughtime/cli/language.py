@@ -23,6 +23,11 @@ def load_language_model(run: Path) -> LanguageModelTask:
     return task
 
 
+def readable(text: str) -> str:
+    """An argument of the command line; bytes of it that are not UTF-8 show as U+FFFD."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def warn_of_unknown(task: LanguageModelTask, text: str) -> None:
     """Say which characters or words the model reads as unknown."""
     unknown = task.unknown(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -23,7 +24,7 @@ COMMANDS = {
     "cells": ("throughtime.cli.cells", "List the recurrences, or show the equations of one."),
 }
 #: Turns of the busy loop in which a thread of libgomp waits before it sleeps.
-SPINS = "1000"
+SPINS = "10000"
 #: The exit code of a command that Ctrl-C ended, by the custom of shells.
 INTERRUPTED = 130
 
@@ -31,6 +32,9 @@ INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not have every character
+            stream.reconfigure(errors="replace")
     name = arguments[0] if arguments else "--help"
     if name in {"-h", "--help"}:
         _print(_help())
@@ -42,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f'there is no command "{name}": there are {", ".join(COMMANDS)}', 2)
     module, _ = COMMANDS[name]
     # torch's threads wait for each other in a busy loop. Where another program has one of the cores they
-    # would wait whole time slices for a thread that cannot run: let them give way after some microseconds.
+    # would wait whole time slices for a thread that cannot run: let them give way sooner.
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
         code: int = importlib.import_module(module).run(arguments[1:])

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from throughtime.cli.language import load_language_model, warn_of_unknown
+from throughtime.cli.language import load_language_model, readable, warn_of_unknown
 from throughtime.cli.output import Json, parse, write, write_json
 from throughtime.errors import ConfigError
 
@@ -38,7 +38,7 @@ def score(
     task = load_language_model(run)
     if compare is not None:
         scores = []
-        for sentence in compare:
+        for sentence in map(readable, compare):
             warn_of_unknown(task, sentence)
             scores.append(task.score(sentence).log_prob)
         better = int(scores[1] > scores[0])
@@ -50,7 +50,7 @@ def score(
             )
             write(f"{rows}likelier by {abs(scores[1] - scores[0]):.3f} nats: {compare[better]}\n")
         return
-    given = "".join(open_text([file]).blocks()) if file is not None else text or ""
+    given = "".join(open_text([file]).blocks()) if file is not None else readable(text or "")
     warn_of_unknown(task, given)
     result = task.score(given)
     if json:

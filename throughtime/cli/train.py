@@ -82,6 +82,8 @@ def _parse(config_type: type[Config], task: str, arguments: list[str]) -> tuple[
     named = _given(arguments, "--config"), _given(arguments, "--resume")
     if named[0] is not None and named[1] is not None:
         raise ConfigError("give --config or --resume, not both: a run has its own configuration")
+    if named[1] is not None and _given(arguments, "--out") is not None:
+        raise ConfigError("give --out or --resume, not both: a run goes on in its own folder")
     default = config_type()
     if named[0] is not None:
         default = config_type.from_toml(named[0])

@@ -47,10 +47,15 @@ class Document:
 
 @dataclass(frozen=True)
 class Text:
-    """Documents in order, with a digest of all the files that were opened together."""
+    """Documents in order."""
 
     documents: tuple[Document, ...]
-    digest: str
+
+    @property
+    def digest(self) -> str:
+        """The same for the same text only, wherever its files lie."""
+        parts = [f"{document.digest} {document.start} {document.stop}\n" for document in self.documents]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     @property
     def characters(self) -> int:
@@ -71,7 +76,7 @@ class Text:
             ):
                 if start < stop:
                     part.append(replace(document, start=start, stop=stop))
-        return Text(tuple(first), self.digest), Text(tuple(second), self.digest)
+        return Text(tuple(first)), Text(tuple(second))
 
     def blocks(self) -> Iterator[str]:
         """The text of all documents."""
@@ -83,9 +88,9 @@ def open_text(paths: Iterable[Path]) -> Text:
     """The text of files and folders, each file one document.
 
     A folder stands for all files below it in the order of their names; what is hidden (a name with a
-    leading dot, `__pycache__`) is left out. A file ending in .gz is unpacked as it is read. Every byte
-    is read once here, so that later reading cannot fail half-way. Raises `DataError` for a path that is
-    missing, a file that is not text in UTF-8, and for text that is empty.
+    leading dot, `__pycache__`) or a run is left out. A file ending in .gz is unpacked as it is read. Every
+    byte is read once here, so that later reading cannot fail half-way. Raises `DataError` for a path that
+    is missing, a file that is not text in UTF-8, and for text that is empty.
     """
     files = [file for path in paths for file in find_files(path)]
     if not files:
@@ -93,8 +98,7 @@ def open_text(paths: Iterable[Path]) -> Text:
     documents = [document for document in map(_open_document, files) if len(document)]
     if not documents:
         raise DataError(f"no text: {_named(files)} empty; give files with text in them")
-    digests = "".join(document.digest for document in documents)
-    return Text(tuple(documents), hashlib.sha256(digests.encode()).hexdigest())
+    return Text(tuple(documents))
 
 
 def _open_document(path: Path) -> Document:
@@ -106,18 +110,27 @@ def _open_document(path: Path) -> Document:
 
 
 def find_files(path: Path) -> list[Path]:
-    """The file itself, or all files below a folder that are not hidden, in the order of their names."""
-    if path.is_file():
-        return [path]
-    if not path.exists():
+    """The file itself, or all files below a folder, in the order of their names.
+
+    What is hidden is left out, and so are runs, which training in the folder may have left there.
+    """
+    try:
+        if path.is_file():
+            return [path]
+        exists, folder = path.exists(), path.is_dir()
+    except OSError as error:
+        raise DataError(f"{str(path)[:60]} is no path: {error.strerror}") from None
+    if not exists:
         raise DataError(f"{path} does not exist: check the path")
-    if not path.is_dir():
+    if not folder:
         raise DataError(f"{path} is neither a file nor a folder: text is read twice, so save it first")
+    runs = {file.parent for file in path.rglob("processor.json") if (file.parent / "config.toml").exists()}
     files = [
         file
         for file in sorted(path.rglob("*"))
         if file.is_file()
         and not any(part.startswith(".") or part == "__pycache__" for part in file.relative_to(path).parts)
+        and not runs.intersection(file.parents)
     ]
     if not files:
         raise DataError(f"the folder {path} has no files in it")
@@ -137,7 +150,9 @@ def read_blocks(path: Path) -> Iterator[str]:
             while True:
                 data = file.read(BLOCK)
                 if (nul := data.find(0)) >= 0:
-                    raise DataError(f"{path} is not text: byte {offset + nul} is NUL, as in binary files")
+                    raise DataError(
+                        f"{path} is not text: byte {offset + nul} is NUL, as in binary files; give text"
+                    )
                 pending = len(decoder.getstate()[0])
                 try:
                     text = decoder.decode(data, final=not data)

@@ -37,7 +37,9 @@ def filtered(
     if temperature == 0:
         top_k = 1
     else:
-        log_probs = (log_probs / temperature).log_softmax(-1)
+        # The largest becomes 0 first, so that a tiny temperature leaves it alone.
+        best = log_probs.max(-1, keepdim=True).values
+        log_probs = ((log_probs - best) / temperature).log_softmax(-1)
     ordered, order = log_probs.sort(descending=True, stable=True)
     dropped = torch.zeros_like(ordered, dtype=torch.bool)
     if top_k is not None:

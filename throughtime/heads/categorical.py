@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughtime.nn.recurrent import State
+
 #: Rows of logits that are held at a time. The library's own choice is several times slower on a processor.
 ROWS = 256
 
@@ -19,7 +21,7 @@ class Loss:
 
     total: Tensor
     count: int
-    state: tuple[tuple[Tensor, ...], ...] = ()
+    state: State = ()
 
     @property
     def mean(self) -> Tensor:

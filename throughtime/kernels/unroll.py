@@ -75,7 +75,7 @@ def unroll(
     batch = x.shape[1]
     if state is None:
         state = tuple(x.new_zeros(batch, hidden_size) for _ in cell.states)
-    _check_state(cell, state, batch, hidden_size)
+    _check_state(cell, state, x, hidden_size)
     lengths = _check_lengths(lengths, x)
     reset = _check_reset(reset, x, lengths)
     chosen = explain(cell, x, backend).backend
@@ -106,10 +106,19 @@ def _check_weights(cell: Cell, weights: Mapping[str, Tensor], x: Tensor) -> int:
                 f'cell "{cell.name}": weight "{name}" must have shape {list(shape)} for input size '
                 f"{x.shape[2]}, got {'none' if given is None else list(given.shape)}"
             )
+        _check_like(f'weight "{name}"', given, x)
     return hidden_size
 
 
-def _check_state(cell: Cell, state: tuple[Tensor, ...], batch: int, hidden_size: int) -> None:
+def _check_like(name: str, value: Tensor, x: Tensor) -> None:
+    if value.dtype != x.dtype or value.device != x.device:
+        raise ShapeError(
+            f"{name} must be {x.dtype} on {x.device} as x is, got {value.dtype} on {value.device}"
+        )
+
+
+def _check_state(cell: Cell, state: tuple[Tensor, ...], x: Tensor, hidden_size: int) -> None:
+    batch = x.shape[1]
     names = ", ".join(cell.states)
     if isinstance(state, Tensor) or len(state) != len(cell.states):
         raise ShapeError(
@@ -123,6 +132,7 @@ def _check_state(cell: Cell, state: tuple[Tensor, ...], batch: int, hidden_size:
                 f"state {name} must have shape [batch, hidden] = [{batch}, {hidden_size}], "
                 f"got {list(value.shape)}"
             )
+        _check_like(f"state {name}", value, x)
 
 
 def _check_lengths(lengths: Tensor | None, x: Tensor) -> Tensor | None:
@@ -130,6 +140,8 @@ def _check_lengths(lengths: Tensor | None, x: Tensor) -> Tensor | None:
     if lengths is None:
         return None
     steps, batch = x.shape[:2]
+    if not isinstance(lengths, Tensor):
+        raise ShapeError(f"lengths must be a tensor of integers, got {type(lengths).__name__}")
     if lengths.shape != (batch,) or lengths.is_floating_point():
         raise ShapeError(
             f"lengths must be integers of shape [{batch}], got {lengths.dtype} of shape {list(lengths.shape)}"

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import torch
 import tyro
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from rich.console import Console
 
 from throughtime.cells.library import find_cell
 from throughtime.config import Config
-from throughtime.data.corpus import Tokens, encode
+from throughtime.data.corpus import encode
 from throughtime.data.streams import Streams
 from throughtime.data.text import Text, open_text
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, Tokeniser, fit_tokeniser, tokeniser_from_json
@@ -25,8 +24,9 @@ from throughtime.decode.sampling import sample
 from throughtime.errors import ConfigError, DataError, RunError
 from throughtime.models.language_model import LanguageModel
 from throughtime.nn.recurrent import State, map_state
-from throughtime.train.checkpoint import load_weights, read_tensors
+from throughtime.train.checkpoint import Checkpoint, load_weights, read_tensors
 from throughtime.train.config import TrainingConfig
+from throughtime.train.metrics import evaluate_text, evaluating, text_metrics
 from throughtime.train.run import Run, Trained
 
 Paths = tuple[Path, ...]
@@ -34,6 +34,8 @@ Paths = tuple[Path, ...]
 
 #: Chunks of training after which a row begins anew, so that the model knows how to begin.
 FRESH = 32
+#: Time steps that a single row is read by at once; no answer depends on it.
+ROW_STEPS = 1024
 
 
 class TextConfig(Config):
@@ -57,10 +59,16 @@ class TextConfig(Config):
         return self.model_copy(update=paths)
 
 
+def _check_cell(name: str) -> str:
+    return find_cell(name).name
+
+
 class ModelConfig(Config):
     """The model: embedding, recurrence, softmax."""
 
-    cell: str = Field("lstm", description='Recurrence: a name that "throughtime cells" lists.')
+    cell: Annotated[str, AfterValidator(_check_cell)] = Field(
+        "lstm", description='Recurrence: a name that "throughtime cells" lists.'
+    )
     hidden: int = Field(256, ge=1, description="Units of each layer.")
     layers: int = Field(1, ge=1, description="Recurrent layers on each other.")
     embedding: int | None = Field(
@@ -79,12 +87,19 @@ class LanguageModelConfig(Config):
     training: TrainingConfig = TrainingConfig()
 
 
-class Texts(NamedTuple):
-    """What a training reads."""
+class Part(NamedTuple):
+    """A text that a model is measured on."""
 
-    train: Text
-    valid: Text
-    test: Text | None
+    streams: Streams
+    characters: int
+
+
+class Corpus(NamedTuple):
+    """Everything that a training reads."""
+
+    train: Streams
+    valid: Part
+    test: Part | None
 
 
 @dataclass(frozen=True)
@@ -115,17 +130,23 @@ class LanguageModelTask:
         self.config, self.tokeniser = config, tokeniser
         model = config.model
         size = model.hidden if model.embedding is None else model.embedding
-        self.model = LanguageModel(
-            tokeniser.size,
-            BOUNDARY,
-            UNKNOWN,
-            cell=find_cell(model.cell),
-            hidden=model.hidden,
-            layers=model.layers,
-            embedding=size,
-            dropout=model.dropout,
-            tied=model.tied and size == model.hidden,
-        )
+        try:
+            self.model = LanguageModel(
+                tokeniser.size,
+                BOUNDARY,
+                UNKNOWN,
+                cell=model.cell,
+                hidden=model.hidden,
+                layers=model.layers,
+                embedding=size,
+                dropout=model.dropout,
+                tied=model.tied and size == model.hidden,
+            )
+        except RuntimeError as error:  # torch has no type of its own for memory on the processor
+            raise ConfigError(
+                f"a model of {tokeniser.size} tokens, hidden {model.hidden} and {model.layers} layers cannot "
+                f"be made: {str(error).splitlines()[0]}; take a smaller one"
+            ) from None
 
     @classmethod
     def load(cls, run: Run) -> LanguageModelTask:
@@ -152,13 +173,14 @@ class LanguageModelTask:
         """Train a new run into `folder`, which must be new or empty."""
         Run.check_new(folder)
         config = config.model_copy(update={"text": config.text.absolute()})
-        text = _read_text(config)
-        tokeniser = fit_tokeniser(config.text.tokens, text.train.blocks(), config.text.vocabulary)
+        train, valid = _read_text(config.text)
+        tokeniser = fit_tokeniser(config.text.tokens, train.blocks(), config.text.vocabulary)
         torch.manual_seed(config.training.seed)
         task = cls(config, tokeniser)
-        processor = {"tokeniser": tokeniser.to_json(), "digest": text.train.digest}
+        corpus = task._corpus(train, valid)
+        processor = {"tokeniser": tokeniser.to_json(), "train": train.digest, "valid": valid.digest}
         run = Run.create(folder, config.to_toml(), processor)
-        return task._fit(run, text, resume=False, console=console)
+        return task._fit(run, corpus, resume=False, console=console)
 
     @classmethod
     def resume(cls, run: Run, config: LanguageModelConfig, console: Console | None = None) -> Trained:
@@ -168,26 +190,40 @@ class LanguageModelTask:
         is. Raises `ConfigError` where it differs in more, `RunError` where the text is not what it was.
         """
         _check_resumable(cls.read_config(run), config)
+        Checkpoint.load(run.last)
         config = config.model_copy(update={"text": config.text.absolute()})
-        text = _read_text(config)
-        if text.train.digest != run.read_processor().get("digest"):
+        train, valid = _read_text(config.text)
+        processor = run.read_processor()
+        if (train.digest, valid.digest) != (processor.get("train"), processor.get("valid")):
             raise RunError(
-                f"the text of {run.folder} has changed since the run began: go on needs the same text; "
-                "start a new run without --resume"
+                f"the text is not the one that {run.folder} began with: to go on needs the same text for "
+                "training and validation; start a new run without --resume"
             )
         task = cls(config, cls._of(run).tokeniser)
+        corpus = task._corpus(train, valid)
         run.update_config(config.to_toml())
-        return task._fit(run, text, resume=True, console=console)
+        return task._fit(run, corpus, resume=True, console=console)
 
-    def _fit(self, run: Run, text: Texts, *, resume: bool, console: Console | None) -> Trained:
+    def _corpus(self, train: Text, valid: Text) -> Corpus:
+        """Everything that is read, as tokens; what is wrong with a text is found here."""
+        training, test = self.config.training, self.config.text.test
+        tokens = encode(train, self.tokeniser)
+        return Corpus(
+            Streams(tokens, training.batch_size, training.chunk_length, FRESH),
+            self._part(valid),
+            self._part(open_text(test)) if test else None,
+        )
+
+    def _part(self, text: Text) -> Part:
+        try:
+            return Part(Streams(encode(text, self.tokeniser), 1, ROW_STEPS), text.characters)
+        except DataError as error:
+            raise DataError(f"{text.documents[0].path}: {error}") from None
+
+    def _fit(self, run: Run, corpus: Corpus, *, resume: bool, console: Console | None) -> Trained:
         from throughtime.train.fit import fit  # Lightning takes seconds to import
 
-        training = self.config.training
-        batches = Streams(
-            encode(text.train, self.tokeniser), training.batch_size, training.chunk_length, FRESH
-        )
-        valid = encode(text.valid, self.tokeniser)
-        characters = self.tokeniser.kind == "char"
+        training, characters = self.config.training, self.tokeniser.kind == "char"
 
         def read(loss: float) -> str:
             if characters:
@@ -200,18 +236,18 @@ class LanguageModelTask:
 
         progress, finished = fit(
             self.model,
-            batches,
+            corpus.train,
             run,
             training,
-            validate=lambda: evaluate(self.model, valid, text.valid.characters),
+            validate=lambda: evaluate_text(self.model, *corpus.valid),
             sample=show,
             read=read,
             resume=resume,
             console=console,
         )
         test = {}
-        if text.test is not None and finished:
-            test = type(self).load(run)._measure(text.test)
+        if corpus.test is not None and finished:
+            test = evaluate_text(type(self).load(run).model, *corpus.test)
         return Trained(run.folder, run.best_metrics(), test, progress.step, progress.seconds, finished)
 
     def generate(
@@ -295,7 +331,8 @@ class LanguageModelTask:
         before = self._tensor([BOUNDARY, *ids[:-1].tolist()])
         log_probs: list[float] = []
         state = self.model.begin(1)
-        for inputs, targets in zip(before.split(1024), self._tensor(ids.tolist()).split(1024), strict=True):
+        after = self._tensor(ids.tolist())
+        for inputs, targets in zip(before.split(ROW_STEPS), after.split(ROW_STEPS), strict=True):
             part, state = self.model.log_probs_of(inputs, targets, state)
             log_probs += part.tolist()
         return Score(list(self.tokeniser.pieces(ids.tolist())), log_probs, len(text))
@@ -325,15 +362,12 @@ class LanguageModelTask:
 
     def evaluate(self, paths: Paths) -> dict[str, float]:
         """Loss (nats per token), perplexity and bits per character of text the model did not train on."""
-        return self._measure(open_text(paths))
+        return evaluate_text(self.model, *self._part(open_text(paths)))
 
     def unknown(self, text: str) -> list[str]:
         """The characters or words of a text that the model does not know, each once."""
         parts = text.split() if self.tokeniser.kind == "word" else text
         return [part for part in dict.fromkeys(parts) if (self.tokeniser.encode(part) == UNKNOWN).any()]
-
-    def _measure(self, text: Text) -> dict[str, float]:
-        return evaluate(self.model, encode(text, self.tokeniser), text.characters)
 
     @torch.no_grad()
     def _read(self, ids: list[int], state: State) -> tuple[torch.Tensor, State]:
@@ -352,42 +386,6 @@ class LanguageModelTask:
         return torch.as_tensor(ids, device=self.model.head.weight.device)
 
 
-@contextmanager
-def evaluating(model: LanguageModel) -> Iterator[None]:
-    """Without dropout and gradients for a while."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
-
-
-def evaluate(model: LanguageModel, tokens: Tokens, characters: int) -> dict[str, float]:
-    """Loss, perplexity and bits per character of a text of so many characters.
-
-    The text is read from beginning to end in one row with the state carried through, without dropout.
-    """
-    device = model.head.weight.device
-    total, count, state = 0.0, 0, None
-    with evaluating(model):
-        for chunk in Streams(tokens, 1, 1024):
-            loss = model.loss(chunk.to(device), state)
-            total, count, state = total + loss.total.item(), count + loss.count, loss.state
-    return text_metrics(total, count, characters)
-
-
-def text_metrics(nats: float, tokens: int, characters: int) -> dict[str, float]:
-    """Loss, perplexity and bits per character of so many nats over so many tokens and characters."""
-    loss = nats / tokens
-    return {
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700.0)),
-        "bits_per_character": nats / math.log(2) / characters,
-    }
-
-
 def _check_resumable(before: LanguageModelConfig, now: LanguageModelConfig) -> None:
     """Raise `ConfigError` where a run would not be the same one any more."""
     for part, names in (
@@ -404,15 +402,13 @@ def _check_resumable(before: LanguageModelConfig, now: LanguageModelConfig) -> N
                 )
 
 
-def _read_text(config: LanguageModelConfig) -> Texts:
-    """The text of a configuration, read once from end to end."""
-    text = open_text(config.text.paths)
-    train, valid = (
-        (text, open_text(config.text.valid)) if config.text.valid else text.split(config.text.valid_share)
-    )
+def _read_text(config: TextConfig) -> tuple[Text, Text]:
+    """The text to train and to validate on, read once from end to end."""
+    text = open_text(config.paths)
+    train, valid = (text, open_text(config.valid)) if config.valid else text.split(config.valid_share)
     if not train.characters or not valid.characters:
         raise DataError(
-            f"a text of {text.characters} characters is too short to keep {config.text.valid_share:.0%} "
-            "of it for validation: give more text, or validation text with --valid"
+            f"a text of {text.characters} characters is too short to keep {config.valid_share:.0%} of it for "
+            "validation: give more text, or validation text with --valid"
         )
-    return Texts(train, valid, open_text(config.text.test) if config.text.test else None)
+    return train, valid

@@ -34,7 +34,7 @@ def load(folder: str | Path) -> Any:
     """
     run = Run.open(Path(folder))
     try:
-        name = tomllib.loads(run.config.read_text("utf-8")).get("task", "")
+        name = str(tomllib.loads(run.config.read_text("utf-8")).get("task", ""))
     except (OSError, ValueError) as error:
         raise RunError(f"{run.config} is damaged: {error}") from None
     if name not in TASKS:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import math
 import signal
 import threading
 import time
@@ -15,14 +16,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
+from throughtime.errors import StoppedError
 from throughtime.train.checkpoint import save_weights
 from throughtime.train.module import SequenceModule, Step
 from throughtime.train.run import Run
 
+logger = logging.getLogger(__name__)
+
 #: Steps between two records of training.
 RECORD_STEPS = 50
 #: Validations in a run, as far as they take no more than this share of its time.
-VALIDATIONS, VALIDATION_SHARE = 10, 0.05
+VALIDATIONS, VALIDATION_SHARE = 20, 0.05
 #: Seconds between two savings of the last state.
 SAVE_SECONDS = 60.0
 
@@ -37,13 +41,18 @@ class Recorder(Callback):
         self.latest: Metrics = {}
         self._steps: list[Step] = []
         self._began = 0.0
+        self._at = 0
 
     def on_train_start(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
         """Begin a window."""
-        self._began = self._time(module)
+        self._began, self._at = self._time(module), module.progress.step
 
     def on_train_batch_end(self, trainer: Any, module: SequenceModule, *_: Any) -> None:  # type: ignore[override]
-        """Add a step; write a record when there are enough."""
+        """Add a step; write a record when there are enough. Forget what the NaN guard took back."""
+        if module.progress.step < self._at:
+            self.run.forget_after(module.progress.step)
+            self._steps, self._began = [], self._time(module)
+        self._at = module.progress.step
         if module.last_step is None:
             return
         self._steps.append(module.last_step)
@@ -66,7 +75,7 @@ class Recorder(Callback):
             "clipped": sum(step.clipped for step in steps) / len(steps),
             "tokens_per_second": count / max(now - self._began, 1e-9),
         }
-        self.run.append(self.run.metrics, json.dumps(self.latest) + "\n")
+        self.run.record(self.latest)
         self._steps, self._began = [], now
 
     @staticmethod
@@ -77,8 +86,8 @@ class Recorder(Callback):
 class Keeper(Callback):
     """Validates, draws samples, saves the best and the last state, and ends the run when it is done.
 
-    A run is validated at each tenth of it, and at its end; in between validation takes at most a
-    twentieth of the time.
+    A run is validated at each twentieth of it, as far as that takes no more than a twentieth of its time,
+    and at its end. A signal to stop ends it early, after which it can go on.
     """
 
     def __init__(
@@ -93,15 +102,14 @@ class Keeper(Callback):
         self.interrupted = threading.Event()
         self._validated = -1
         self._cost = 0.0
-        self._tenth = 0
+        self._part = 0
         self._saved = time.monotonic()
 
     def on_train_start(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
         """Save the beginning of a new run and show what the untrained model makes."""
-        self._tenth = int(module.done * VALIDATIONS)
+        self._part = int(module.done * VALIDATIONS)
         if module.progress.step == 0:
             self._save(module)
-            save_weights(module.model, self.run.model)
             self._show("at first", module, {})
             module.tick(reset=True)
 
@@ -119,7 +127,7 @@ class Keeper(Callback):
     def on_train_end(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
         """Validate the end, unless the run was interrupted, and save it."""
         self.recorder.flush(module)
-        if self._validated != module.progress.step and not self.interrupted.is_set():
+        if self._validated != module.progress.step and (module.done >= 1 or not self.interrupted.is_set()):
             self.check(module)
         self._save(module)
 
@@ -133,7 +141,9 @@ class Keeper(Callback):
         if better:
             progress.best_loss, progress.best_step = metrics["loss"], progress.step
         record = {"step": progress.step, "epoch": progress.epoch, "seconds": round(progress.seconds, 3)}
-        self.run.append(self.run.metrics, json.dumps(record | {"valid": metrics}) + "\n")
+        self.run.record(record | {"valid": metrics})
+        if not math.isfinite(metrics["loss"]):
+            logger.warning("step %d: the loss of the validation text is not finite", progress.step)
         self._show("train more", module, metrics)
         self._cost = time.perf_counter() - began
         progress.validation_seconds += self._cost
@@ -142,20 +152,26 @@ class Keeper(Callback):
             save_weights(module.model, self.run.model)
             module.capture().save(self.run.best)
         self._save(module)
+        module.remember()  # so that the NaN guard never takes a validation back
         if module.config.patience is not None and progress.stale >= module.config.patience:
             module.feed.stop()
 
     def _due(self, module: SequenceModule) -> bool:
-        tenth, progress = int(module.done * VALIDATIONS), module.progress
-        if tenth == self._tenth:
+        part, progress = int(module.done * VALIDATIONS), module.progress
+        if part == self._part:
             return False
         if progress.validation_seconds + self._cost > VALIDATION_SHARE * progress.seconds:
             return False
-        self._tenth = tenth
+        self._part = part
         return True
 
     def _save(self, module: SequenceModule) -> None:
-        module.capture().save(self.run.last)
+        """Save where the run stands; as its model too, as long as there is no validated one."""
+        present = module.capture()
+        if present.is_finite():
+            present.save(self.run.last)
+            if math.isinf(module.progress.best_loss):
+                save_weights(module.model, self.run.model)
         self._saved = time.monotonic()
 
     def _show(self, title: str, module: SequenceModule, metrics: Metrics) -> None:
@@ -167,34 +183,34 @@ class Keeper(Callback):
 
 
 class Interruption(Callback):
-    """Ctrl-C once: finish the step, save, end. Twice: stop at once."""
+    """Ctrl-C or SIGTERM once: finish the step, save, end. Twice: stop at once."""
 
     def __init__(self, event: threading.Event) -> None:
         self.event = event
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
-        """Take over the signal, which only a main thread can."""
+        """Take over the signals, which only a main thread can."""
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
 
     def on_train_end(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
-        """Give the signal back."""
+        """Give the signals back."""
         self._restore()
 
     def on_exception(self, trainer: Any, module: SequenceModule, exception: BaseException) -> None:  # type: ignore[override]
-        """Give the signal back."""
+        """Give the signals back."""
         self._restore()
 
     def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.event.is_set():
-            self._restore()
-            raise KeyboardInterrupt
+            raise StoppedError("stopped at once: the run goes on from its last checkpoint with --resume")
         self.event.set()
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from throughtime.errors import RunError
-from throughtime.train.run import write
-
-State = tuple[tuple[Tensor, ...], ...]
+from throughtime.nn.recurrent import State
+from throughtime.storage import write
+from throughtime.train.run import ADVICE
 
 
 @dataclass
@@ -82,10 +82,15 @@ class Checkpoint:
         state_now = tuple(tuple(carried[k][j] for j in sorted(carried[k])) for k in sorted(carried))
         return state_now or None, dataclasses.replace(self.progress)
 
+    def is_finite(self) -> bool:
+        """Whether there is no NaN or Inf in it: whether it is worth going back to."""
+        floats = (value for value in self.tensors.values() if value.is_floating_point())
+        return all(bool(value.isfinite().all()) for value in floats)
+
     def save(self, path: Path) -> None:
         """Write to `path` at once or not at all; raises `StorageError`."""
         metadata = {"progress": json.dumps(dataclasses.asdict(self.progress))}
-        write(path, lambda new: _save(self.tensors, new, metadata))
+        write(path, lambda new: _save(self.tensors, new, metadata), ADVICE)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -129,7 +134,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the weights of a model to a safetensors file at once or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights_of(model).items()}
-    write(path, lambda new: _save(tensors, new, {}))
+    write(path, lambda new: _save(tensors, new, {}), ADVICE)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -12,12 +12,12 @@ from throughtime.config import Config
 class TrainingConfig(Config):
     """How a model is trained."""
 
-    batch_size: int = Field(32, ge=1, description="Sequences trained side by side.")
+    batch_size: int = Field(16, ge=1, description="Sequences trained side by side.")
     chunk_length: int = Field(
         64, ge=1, description="Time steps that gradients go back: truncated backpropagation through time."
     )
     optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="Update rule.")
-    learning_rate: float = Field(8e-3, gt=0, description="Highest learning rate.")
+    learning_rate: float = Field(6e-3, gt=0, description="Highest learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
     weight_decay: float = Field(0.01, ge=0, description="Decay of the weights: decoupled in adamw, else L2.")
     clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient; inf for any.")
@@ -33,9 +33,12 @@ class TrainingConfig(Config):
         None, gt=0, description="Minutes of training; the schedule is fitted to them."
     )
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many validations without improvement; never where not given."
+        None,
+        ge=1,
+        le=19,
+        description="Stop after so many validations without improvement, of which a run has at most 20.",
     )
-    seed: int = Field(0, ge=0, description="Seed of all randomness.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of all randomness.")
 
     @property
     def epochs(self) -> int | None:

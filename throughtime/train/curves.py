@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from throughtime.train.run import Run, write
+from throughtime.storage import write
+from throughtime.train.run import ADVICE, Run
 
 
 def draw_curves(run: Run) -> None:
@@ -14,7 +15,7 @@ def draw_curves(run: Run) -> None:
 
     records = run.read_metrics()
     train = [record for record in records if "loss" in record]
-    valid = [record for record in records if "valid" in record]
+    valid = [record for record in records if "valid" in record and record["valid"]["loss"] is not None]
     if not records:
         return
     figure = Figure(figsize=(8, 6), layout="constrained")
@@ -40,7 +41,7 @@ def draw_curves(run: Run) -> None:
     norm.set_xlabel("step")
     for axes in (loss, norm):
         axes.grid(alpha=0.3)
-    write(run.curves, lambda path: figure.savefig(path, dpi=120))
+    write(run.curves, lambda path: figure.savefig(path, dpi=120), ADVICE)
 
 
 def _column(records: list[dict[str, Any]], name: str) -> list[float]:

@@ -51,7 +51,8 @@ def fit(
     recorder = Recorder(run)
     bar = Bar(console, recorder, read)
     keeper = Keeper(run, recorder, validate, sample, bar.show)
-    callbacks = [recorder, keeper, bar, Interruption(keeper.interrupted)]
+    # Interruption comes first: a signal may arrive while another callback begins.
+    callbacks = [Interruption(keeper.interrupted), recorder, keeper, bar]
     if module.done < 1:
         try:
             _trainer(callbacks).fit(module)
@@ -59,7 +60,7 @@ def fit(
             module.capture().save(run.last)
             raise
         draw_curves(run)
-    return module.progress, not keeper.interrupted.is_set()
+    return module.progress, module.done >= 1 or not keeper.interrupted.is_set()
 
 
 def _trainer(callbacks: list[lightning.Callback]) -> lightning.Trainer:

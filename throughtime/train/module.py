@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from throughtime.errors import DivergedError
 from throughtime.heads.categorical import Loss
-from throughtime.train.checkpoint import Checkpoint, Progress, State
+from throughtime.nn.recurrent import State, map_state
+from throughtime.train.checkpoint import Checkpoint, Progress
 from throughtime.train.config import TrainingConfig
 from throughtime.train.feed import Batch, Fed, Feed
 from throughtime.train.guard import diagnose
@@ -96,9 +97,9 @@ class SequenceModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Remember the beginning as a good state."""
         if self.carried is not None:  # a checkpoint comes back on the processor
-            self.carried = tuple(tuple(s.to(self.device) for s in states) for states in self.carried)
+            self.carried = map_state(lambda value: value.to(self.device), self.carried)
         self.tick(reset=True)
-        self._remember()
+        self.remember()
 
     def tick(self, reset: bool = False) -> None:
         """Count the time since the last call as time of the run, unless `reset`."""
@@ -119,7 +120,7 @@ class SequenceModule(lightning.LightningModule):
         if self.feed.stopped or (fed.epoch, fed.batch.number) != due:
             return
         if self.steps_since_good >= GUARD_STEPS:
-            self._remember()
+            self.remember()
         random = torch.get_rng_state()
         rate = learning_rate(self.config, self.done) * progress.learning_rate_scale
         for group in self.optimizer.param_groups:
@@ -136,7 +137,7 @@ class SequenceModule(lightning.LightningModule):
             self._recover(fed.batch, carried)
             return
         self.optimizers().step()  # type: ignore[union-attr]
-        self.carried = tuple(tuple(s.detach() for s in states) for states in loss.state)
+        self.carried = map_state(Tensor.detach, loss.state)
         self.steps_since_good += 1
         progress.step += 1
         progress.tokens += fed.batch.tokens
@@ -158,9 +159,12 @@ class SequenceModule(lightning.LightningModule):
             nn.utils.clip_grad_value_(parameters, bound)
         return norm, clipped
 
-    def _remember(self) -> None:
-        self.good = self.capture()
-        self.steps_since_good = 0
+    def remember(self) -> None:
+        """Make the present what the NaN guard goes back to, unless it is bad already."""
+        present = self.capture()
+        if present.is_finite():
+            self.good = present
+            self.steps_since_good = 0
 
     def _recover(self, batch: Batch, carried: State | None) -> None:
         """Say what went bad, go back to the last good state, and halve the learning rate."""
@@ -172,6 +176,8 @@ class SequenceModule(lightning.LightningModule):
         scale = progress.learning_rate_scale / 2
         self.restore(self.good)
         if recoveries > RECOVERIES:
+            # Who goes on from here does so with another learning rate, and the guard begins to count anew.
+            self.progress.recoveries, self.progress.learning_rate_scale = 0, 1.0
             raise DivergedError(
                 f"training diverged {recoveries} times, at last with {what} ({where}). The last good state, "
                 f"of step {self.progress.step}, is saved. Try a lower --learning-rate "

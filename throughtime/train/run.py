@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from throughtime.errors import RunError, StorageError
+from throughtime.errors import RunError
+from throughtime.storage import storage_errors, write
 
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Failures to write `path` as `StorageError`."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror or error}; what was saved before is still there. "
-            "Make room, then go on with --resume"
-        ) from None
-
-
-def write(path: Path, save: Callable[[Path], object]) -> None:
-    """Let `save` write a file next to `path`, then put it in its place at once.
-
-    A process killed in between leaves the old file whole. Raises `StorageError`.
-    """
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(descriptor)
-        new = Path(name)
-        try:
-            save(new)
-            with new.open("rb+") as file:
-                os.fsync(file.fileno())
-            new.chmod(0o644)
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
+#: What to do when a run cannot be written.
+ADVICE = "what was saved before is still there. Make room and go on with --resume, or give another --out"
 
 
 @dataclass(frozen=True)
@@ -96,9 +65,10 @@ class Run:
     def check_new(folder: Path) -> None:
         """Raise `RunError` where `folder` already holds something."""
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            resumable = Run(folder).last.exists()
             raise RunError(
                 f"{folder} exists and is not empty: choose another --out"
-                + (f", or go on with --resume {folder}" if (folder / "config.toml").exists() else "")
+                + (f", or go on with --resume {folder}" if resumable else ", or delete it")
             )
 
     @classmethod
@@ -106,13 +76,14 @@ class Run:
         """A new run; raises `RunError` where the folder already holds something."""
         cls.check_new(folder)
         run = cls(folder)
-        write(run.processor, lambda path: path.write_text(json.dumps(processor, ensure_ascii=False), "utf-8"))
+        text = json.dumps(processor, ensure_ascii=False)
+        write(run.processor, lambda path: path.write_text(text, "utf-8"), ADVICE)
         run.update_config(config)
         return run
 
     def update_config(self, config: str) -> None:
         """Write the configuration anew."""
-        write(self.config, lambda path: path.write_text(config, "utf-8"))
+        write(self.config, lambda path: path.write_text(config, "utf-8"), ADVICE)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -128,15 +99,21 @@ class Run:
     def read_processor(self) -> dict[str, Any]:
         """The content of `processor`; raises `RunError` where it is damaged."""
         try:
-            data: dict[str, Any] = json.loads(self.processor.read_text("utf-8"))
-            return data
+            data = json.loads(self.processor.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.processor} is damaged: {error}") from None
+        if not isinstance(data, dict):
+            raise RunError(f"{self.processor} is damaged: it holds no JSON object")
+        return data
 
     def append(self, path: Path, text: str) -> None:
         """Add text at the end of a file of this run."""
-        with storage_errors(path), path.open("a", encoding="utf-8") as file:
+        with storage_errors(path, ADVICE), path.open("a", encoding="utf-8") as file:
             file.write(text)
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Add a line to `metrics`; numbers that are not finite become null, as JSON has none."""
+        self.append(self.metrics, json.dumps(_finite(values)) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The records of `metrics`; a torn last line is left out."""
@@ -151,15 +128,16 @@ class Run:
         return records
 
     def best_metrics(self) -> dict[str, float]:
-        """The metrics of the best validation; empty before the first."""
+        """The metrics of the best validation; empty before the first that is finite."""
         valid = [record["valid"] for record in self.read_metrics() if "valid" in record]
-        return min(valid, key=lambda metrics: metrics["loss"], default={})
+        finite = [metrics for metrics in valid if metrics["loss"] is not None]
+        return min(finite, key=lambda metrics: metrics["loss"], default={})
 
     def forget_after(self, step: int) -> None:
         """Drop records of steps after `step`, which a resumed run will make again."""
         kept = [record for record in self.read_metrics() if record["step"] <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        write(self.metrics, lambda path: path.write_text(text, "utf-8"))
+        write(self.metrics, lambda path: path.write_text(text, "utf-8"), ADVICE)
 
 
 @dataclass(frozen=True)
@@ -180,3 +158,14 @@ def new_folder(task: str) -> Path:
     while (folder := Path("runs") / f"{task}-{number}").exists():
         number += 1
     return folder
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _finite(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,36 @@
+"""Writing files so that a process killed in between, or a full disk, leaves the old file whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from throughtime.errors import StorageError
+
+
+@contextmanager
+def storage_errors(path: Path, advice: str) -> Iterator[None]:
+    """Failures to write `path` as `StorageError`, with what would do."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}; {advice}") from None
+
+
+def write(path: Path, save: Callable[[Path], object], advice: str) -> None:
+    """Let `save` write a file next to `path`, then put it in its place at once.
+
+    Raises `StorageError`, which ends with `advice`, where that fails.
+    """
+    new = path.with_name(f".{os.getpid()}.{path.name}")
+    with storage_errors(path, advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save(new)
+            with new.open("rb+") as file:
+                os.fsync(file.fileno())
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
