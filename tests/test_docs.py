@@ -61,6 +61,16 @@ def run_page(name: str, found: list[Block]) -> None:
             assert printed.getvalue() == block.output, f"{name}, line {block.line}: prints something else"
 
 
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")], ids=lambda path: path.name
+)
+def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(path: Path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+    assert not re.search(r"TODO|FIXME|XXX|RESULT_|QUIET_", text)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ from throughtime.cells.cell import Cell
 from throughtime.cells.initial import initial_weights
 from throughtime.cells.library import find_cell
 from throughtime.errors import ConfigError, ShapeError
-from throughtime.kernels.unroll import unroll
+from throughtime.kernels.unroll import Choice, explain, unroll
 
 #: For each layer, forward then backward direction, one [B, H] tensor for each state of the cell.
 State = tuple[tuple[Tensor, ...], ...]
@@ -125,6 +125,10 @@ class Recurrent(nn.Module):
             y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             y = self.layer[layer](y.transpose(0, 1)).transpose(0, 1)
         return y.transpose(0, 1), tuple(after)
+
+    def explain(self) -> Choice:
+        """Which backend runs this layer, and why not a faster one."""
+        return explain(self.cell, next(self.parameters()).new_zeros(1, 1, self.input_size), self.backend)
 
     def extra_repr(self) -> str:
         """What `repr` shows."""

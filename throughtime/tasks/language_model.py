@@ -224,6 +224,8 @@ class LanguageModelTask:
         from throughtime.train.fit import fit  # Lightning takes seconds to import
 
         training, characters = self.config.training, self.tokeniser.kind == "char"
+        if console is not None:
+            console.print(f"{self.config.model.cell} runs by {self.model.recurrence.explain()}", style="dim")
 
         def read(loss: float) -> str:
             if characters:
@@ -240,6 +242,7 @@ class LanguageModelTask:
             run,
             training,
             validate=lambda: evaluate_text(self.model, *corpus.valid),
+            validation_tokens=corpus.valid.streams.length,
             sample=show,
             read=read,
             resume=resume,

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Steps between two records of training.
 RECORD_STEPS = 50
-#: Validations in a run, as far as they take no more than this share of its time.
-VALIDATIONS, VALIDATION_SHARE = 20, 0.05
+#: Samples, and at most so many validations, in a run; and the share of its time that validation may take.
+PARTS, VALIDATION_SHARE = 10, 0.05
 #: Seconds between two savings of the last state.
 SAVE_SECONDS = 60.0
 
@@ -86,8 +86,8 @@ class Recorder(Callback):
 class Keeper(Callback):
     """Validates, draws samples, saves the best and the last state, and ends the run when it is done.
 
-    A run is validated at each twentieth of it, as far as that takes no more than a twentieth of its time,
-    and at its end. A signal to stop ends it early, after which it can go on.
+    There is a sample at each tenth of a run. The run is validated there too, as far as that takes no more
+    than a twentieth of its time, and at its end. A signal to stop ends it early, after which it can go on.
     """
 
     def __init__(
@@ -95,32 +95,35 @@ class Keeper(Callback):
         run: Run,
         recorder: Recorder,
         validate: Callable[[], Metrics],
+        validation_tokens: int,
         sample: Callable[[], str],
-        show: Callable[[str, Metrics, str], None],
+        show: Callable[[str, str], None],
     ) -> None:
         self.run, self.recorder, self.validate, self.sample, self.show = run, recorder, validate, sample, show
+        self.validation_tokens = validation_tokens
         self.interrupted = threading.Event()
         self._validated = -1
-        self._cost = 0.0
+        self._cost: float | None = None
         self._part = 0
         self._saved = time.monotonic()
 
     def on_train_start(self, trainer: Any, module: SequenceModule) -> None:  # type: ignore[override]
         """Save the beginning of a new run and show what the untrained model makes."""
-        self._part = int(module.done * VALIDATIONS)
+        self._part = int(module.done * PARTS)
         if module.progress.step == 0:
             self._save(module)
             self._show("at first", module, {})
             module.tick(reset=True)
 
     def on_train_batch_end(self, trainer: Any, module: SequenceModule, *_: Any) -> None:  # type: ignore[override]
-        """Validate and save when due; end the feed when the run is done or was interrupted."""
+        """Sample, validate and save when due; end the feed when the run is done or was interrupted."""
         if module.last_step is None:
             return
+        part, self._part = self._part, int(module.done * PARTS)
         if self.interrupted.is_set() or module.done >= 1:
             module.feed.stop()
-        elif self._due(module):
-            self.check(module)
+        elif part != self._part:
+            self._look(module, validate=self._affordable(module))
         elif time.monotonic() - self._saved > SAVE_SECONDS:
             self._save(module)
 
@@ -128,42 +131,41 @@ class Keeper(Callback):
         """Validate the end, unless the run was interrupted, and save it."""
         self.recorder.flush(module)
         if self._validated != module.progress.step and (module.done >= 1 or not self.interrupted.is_set()):
-            self.check(module)
+            self._look(module, validate=True)
         self._save(module)
 
-    def check(self, module: SequenceModule) -> None:
-        """Validate, keep the model if it is the best so far, and stop when patience is at its end."""
+    def _affordable(self, module: SequenceModule) -> bool:
+        """Whether another validation, at first thought to be as slow as training, fits into its share."""
+        progress, cost = module.progress, self._cost
+        if cost is None:
+            cost = self.validation_tokens * progress.seconds / progress.tokens
+        return progress.validation_seconds + cost <= VALIDATION_SHARE * progress.seconds
+
+    def _look(self, module: SequenceModule, validate: bool) -> None:
+        """Draw a sample, and validate: keep the model if it is the best, stop when patience is at its end."""
         progress, began = module.progress, time.perf_counter()
-        metrics = self.validate()
-        self._validated = progress.step
-        better = metrics["loss"] < progress.best_loss
-        progress.stale = 0 if better else progress.stale + 1
-        if better:
-            progress.best_loss, progress.best_step = metrics["loss"], progress.step
+        metrics = self.validate() if validate else {}
+        self._show("train more", module, metrics)
+        spent = time.perf_counter() - began
+        progress.validation_seconds += spent
+        module.tick()
+        if not validate:
+            return
+        self._cost, self._validated = spent, progress.step
         record = {"step": progress.step, "epoch": progress.epoch, "seconds": round(progress.seconds, 3)}
         self.run.record(record | {"valid": metrics})
         if not math.isfinite(metrics["loss"]):
             logger.warning("step %d: the loss of the validation text is not finite", progress.step)
-        self._show("train more", module, metrics)
-        self._cost = time.perf_counter() - began
-        progress.validation_seconds += self._cost
-        module.tick()
+        better = metrics["loss"] < progress.best_loss
+        progress.stale = 0 if better else progress.stale + 1
         if better:
+            progress.best_loss, progress.best_step = metrics["loss"], progress.step
             save_weights(module.model, self.run.model)
             module.capture().save(self.run.best)
         self._save(module)
         module.remember()  # so that the NaN guard never takes a validation back
         if module.config.patience is not None and progress.stale >= module.config.patience:
             module.feed.stop()
-
-    def _due(self, module: SequenceModule) -> bool:
-        part, progress = int(module.done * VALIDATIONS), module.progress
-        if part == self._part:
-            return False
-        if progress.validation_seconds + self._cost > VALIDATION_SHARE * progress.seconds:
-            return False
-        self._part = part
-        return True
 
     def _save(self, module: SequenceModule) -> None:
         """Save where the run stands; as its model too, as long as there is no validated one."""
@@ -175,11 +177,13 @@ class Keeper(Callback):
         self._saved = time.monotonic()
 
     def _show(self, title: str, module: SequenceModule, metrics: Metrics) -> None:
-        sample = self.sample()
-        numbers = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items())
-        head = f"step {module.progress.step} ({title}){numbers}"
+        sample, latest = self.sample(), self.recorder.latest
+        numbers = {"training loss": latest["loss"]} if latest else {}
+        numbers |= {f"validation {name.replace('_', ' ')}": value for name, value in metrics.items()}
+        head = f"step {module.progress.step} ({title})"
+        head += "".join(f", {name} {value:.4g}" for name, value in numbers.items())
         self.run.append(self.run.samples, f"=== {head} ===\n{sample}\n\n")
-        self.show(head, metrics, sample)
+        self.show(head, sample)
 
 
 class Interruption(Callback):
@@ -255,7 +259,7 @@ class Bar(Callback):
         """Take the bar away."""
         self.bar.stop()
 
-    def show(self, head: str, metrics: Metrics, sample: str) -> None:
+    def show(self, head: str, sample: str) -> None:
         """A sample above the bar."""
         self.console.print(Text(head, style="bold"))
         self.console.print(Text(sample, style="dim"))

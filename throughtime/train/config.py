@@ -35,8 +35,8 @@ class TrainingConfig(Config):
     patience: int | None = Field(
         None,
         ge=1,
-        le=19,
-        description="Stop after so many validations without improvement, of which a run has at most 20.",
+        le=9,
+        description="Stop after so many validations without improvement, of which a run has at most 10.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all randomness.")
 

@@ -27,6 +27,7 @@ def fit(
     config: TrainingConfig,
     *,
     validate: Callable[[], Metrics],
+    validation_tokens: int,
     sample: Callable[[], str],
     read: Callable[[float], str],
     resume: bool = False,
@@ -34,10 +35,11 @@ def fit(
 ) -> tuple[Progress, bool]:
     """Train `model` on `batches`, leaving the best weights, checkpoints, records and samples in `run`.
 
-    validate   the metrics of the model as it is, `loss` among them.
-    sample     something the model makes, to be read by people.
-    read       a loss as people of the field read it, such as "2.1 bits per character".
-    resume     go on from the last checkpoint of the run.
+    validate           the metrics of the model as it is, `loss` among them.
+    validation_tokens  how many time steps that reads, to foresee what it costs.
+    sample             something the model makes, to be read by people.
+    read               a loss as people of the field read it, such as "2.1 bits per character".
+    resume             go on from the last checkpoint of the run.
 
     Returns where the run stands, and whether it came to its end: False where Ctrl-C stopped it before.
     Raises `DivergedError` where the NaN guard gave up, `StorageError` where saving failed; what was saved
@@ -50,7 +52,7 @@ def fit(
         run.forget_after(module.progress.step)
     recorder = Recorder(run)
     bar = Bar(console, recorder, read)
-    keeper = Keeper(run, recorder, validate, sample, bar.show)
+    keeper = Keeper(run, recorder, validate, validation_tokens, sample, bar.show)
     # Interruption comes first: a signal may arrive while another callback begins.
     callbacks = [Interruption(keeper.interrupted), recorder, keeper, bar]
     if module.done < 1:
