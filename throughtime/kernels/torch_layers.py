@@ -69,8 +69,6 @@ def run(
     cuts = [0, *_reset_steps(reset), len(x)]
     outputs = []
     for start, stop in itertools.pairwise(cuts):
-        if start == stop:
-            continue
         if reset is not None:
             state = tuple(torch.where(reset[start][:, None], 0.0, value) for value in state)
         left = None if lengths is None else (lengths - start).clamp(0, stop - start)
