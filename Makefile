@@ -27,6 +27,7 @@ check: .venv/dev.installed ## lint, format, types, import layers
 	$(BIN)/lint-imports --no-logo
 
 bench: .venv/dev.installed ## run every benchmark
+	$(BIN)/throughtime bench --output benchmarks
 	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 docs: .venv/dev.installed ## build the documentation into site/

@@ -21,11 +21,11 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line sets it, for both sides
 
 import torch
-from machine import describe
 from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
+from throughtime.bench.machine import describe
 from throughtime.cli.demo import standard_library
 from throughtime.data import Streams, encode, fit_tokeniser, open_text
 from throughtime.tasks.language_model import LanguageModelConfig, LanguageModelTask, TextConfig

@@ -45,6 +45,10 @@ class RunError(UsageError):
     """A folder is not a run, or a file in it is damaged."""
 
 
+class KernelError(UsageError, RuntimeError):
+    """A backend is asked for what it does not do."""
+
+
 class DivergedError(ThroughTimeError):
     """Training went to NaN or Inf again and again."""
 

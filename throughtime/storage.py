@@ -10,6 +10,14 @@ from pathlib import Path
 from throughtime.errors import StorageError
 
 
+def cache_folder() -> Path:
+    """Where encoded texts and machine code are kept: `throughtime` in $XDG_CACHE_HOME, or in ~/.cache.
+
+    Raises `RuntimeError` where there is no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "throughtime"
+
+
 @contextmanager
 def storage_errors(path: Path, advice: str) -> Iterator[None]:
     """Failures to write `path` as `StorageError`, with what would do."""

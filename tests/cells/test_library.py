@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from throughtime.cells.cell import Cell
 from throughtime.cells.library import CELLS, find_cell
 from throughtime.errors import CellError
 
@@ -55,3 +56,48 @@ def test_cells_are_described_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+OWN = """
+from throughtime.cells import cell, tanh
+
+@cell(state="h")
+def mine(x, s, w):
+    return tanh(w.h(x, s.h))
+
+yours = mine.variant("yours", "Yours (you 2026).", recurrent="identity")
+number = 3
+"""
+
+
+def test_a_cell_is_loaded_from_a_file(tmp_path):
+    path = tmp_path / "cells of mine.py"
+    path.write_text(OWN)
+    cell = find_cell(f"{path}:mine")
+    assert isinstance(cell, Cell) and cell.name == "mine" and cell.graph.input_blocks == ("h",)
+    yours = find_cell(f"{path}:yours")
+    assert yours.initial.recurrent == "identity" and yours.graph.states == ("h",)
+
+
+@pytest.mark.parametrize(
+    ("source", "place", "said"),
+    [
+        (OWN, "own.py", '"own.py" names no cell: give the file and the cell, as in mycells.py:my_cell'),
+        (OWN, "own.py:", '"own.py:" names no cell'),
+        (OWN, "other.py:mine", "other.py is not a file"),
+        (OWN, "own.py:theirs", "own.py has no theirs: its cells are mine, yours"),
+        (OWN, "own.py:number", "own.py defines number as int, not a cell: its cells are mine, yours"),
+        ("", "own.py:mine", "its cells are none"),
+        ("def (", "own.py:mine", "own.py cannot be run: SyntaxError"),
+        ("import nowhere", "own.py:mine", "own.py cannot be run: ModuleNotFoundError: No module named"),
+        ("raise SystemExit(3)", "own.py:mine", "own.py cannot be run: SystemExit"),
+        (OWN.replace("tanh(w.h(x, s.h))", "x + s.h"), "own.py:mine", 'cell "mine", line 6 of'),
+    ],
+)
+def test_what_is_no_cell_in_a_file_is_said(tmp_path, monkeypatch, source, place, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(source)
+    with pytest.raises(CellError) as caught:
+        find_cell(place)
+    assert said in str(caught.value)
+    assert "CellError" not in str(caught.value)

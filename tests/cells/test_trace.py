@@ -1,5 +1,7 @@
 """Tracing: the graph of a cell, the layout of its weights, its gates, and the errors of its equations."""
 
+import re
+
 import pytest
 
 from throughtime.cells.expression import log, maximum, relu, sigmoid, tanh
@@ -139,7 +141,7 @@ def test_a_map_whose_way_forks_is_itself_the_gate():
 
 def test_a_wrong_number_of_new_states_names_what_came_and_what_is_wanted():
     message = refusal(lambda x, s, w: tanh(w.h(x, s.h)), "h c")
-    assert 'cell "mine" has 2 states (h, c)' in message
+    assert re.search(r'cell "mine", line \d+ of .*test_trace.py, ".*w.h.*", has 2 states \(h, c\)', message)
     assert "return 1 values" in message
     assert "return the new value of each state, in their order" in message
     assert "return 2 values" in refusal(lambda x, s, w: (w.h(x), s.h))
@@ -152,7 +154,10 @@ def test_a_new_state_that_is_no_value_names_its_type(returned):
 
 @pytest.mark.parametrize("equations", [lambda x, s, w: x, lambda x, s, w: w.v])
 def test_a_new_state_must_be_computed(equations):
-    assert 'cell "mine" returns a state that no equation computes' in refusal(equations)
+    message = refusal(equations)
+    assert re.search(
+        r'cell "mine", line \d+ of .*test_trace.py, ".*", returns a state that no equation', message
+    )
 
 
 def test_a_cell_without_weights_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pytest
 import torch
@@ -28,8 +29,14 @@ class Problem:
     def leaves(self) -> dict[str, Tensor]:
         return {"x": self.x, **dict(zip(self.cell.states, self.state, strict=True)), **self.weights}
 
-    def run(self, backend: str, lengths: Tensor | None = None, reset: Tensor | None = None) -> Run:
-        return unroll(self.cell, self.weights, self.x, self.state, lengths, reset, backend)
+    def run(
+        self,
+        backend: str,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        checkpoint_every: int | Literal["auto"] | None = None,
+    ) -> Run:
+        return unroll(self.cell, self.weights, self.x, self.state, lengths, reset, backend, checkpoint_every)
 
     def piece(self, rows: slice, steps: slice, state: tuple[Tensor, ...], backend: str) -> Run:
         """Some full rows and steps by themselves, begun with `state`."""
@@ -77,3 +84,20 @@ def _draw(
 def draw() -> Callable[..., Problem]:
     """`draw(cell, T, B, I, H, seed, dtype)`: a problem with normal numbers and a nonzero initial state."""
     return _draw
+
+
+@pytest.fixture
+def nan_filled():
+    """Memory that torch hands out uninitialised is full of NaN, so that no one can read it unnoticed."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.zeros(1).new_empty(99).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def threads():
+    """`torch.set_num_threads`, for this test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

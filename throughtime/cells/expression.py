@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -28,6 +29,23 @@ ARITY = {
 COMMUTATIVE = frozenset({"add", "mul", "maximum"})
 ACTIVATIONS = frozenset({"sigmoid", "tanh", "relu", "exp", "log", "softplus"})
 LAYER_NORM_EPSILON = 1e-5
+#: Above it softplus(a) is a.
+SOFTPLUS_THRESHOLD = 20.0
+#: What the elementwise operators make of numbers.
+ON_NUMBERS: dict[str, Callable[..., float]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "neg": lambda a: -a,
+    "sigmoid": lambda a: 0.5 + 0.5 * math.tanh(0.5 * a),
+    "tanh": math.tanh,
+    "relu": lambda a: a if a > 0 or a != a else 0.0,
+    "exp": math.exp,
+    "log": math.log,
+    "softplus": lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))),
+    "maximum": lambda a, b: a if a >= b or a != a else b,
+}
 
 
 @dataclass(eq=False, slots=True)
@@ -40,16 +58,18 @@ class Value:
     - `vector`: a learned vector of width hidden_size, by `name`;
     - `constant`: `number`;
     - `map`: the affine map `name` of `args`, with a bias vector if `bias`;
-    - an operator of `ARITY` on `args`.
+    - an operator of `ARITY` on `args`;
+    - what derivatives and schedules add, among it products of `args` with the `blocks` of weight_hh.
 
     `serial` counts the nodes as they are made, so that it orders arguments before their users.
     """
 
     op: str
-    args: tuple[Value, ...] = ()
+    args: tuple[Value, ...] = field(default=(), repr=False)
     name: str = ""
     number: float = 0.0
     bias: bool = False
+    blocks: tuple[int, ...] = ()
     serial: int = field(default_factory=itertools.count().__next__)
 
     def __add__(self, other: Operand) -> Value:
@@ -117,12 +137,24 @@ def as_value(operand: Operand) -> Value:
 def apply(op: str, *operands: Operand) -> Value:
     """The node of operator `op` on `operands`."""
     args = tuple(as_value(operand) for operand in operands)
+    if all(arg.op == "constant" for arg in args):
+        return Value("constant", number=_on_numbers(op, *(arg.number for arg in args)))
     if any(arg.op == "x" for arg in args):
         raise CellError(
             "x has input_size elements and cannot meet values of hidden_size: "
             "pass it through a map first, as in w.i(x)"
         )
     return Value(op, args)
+
+
+def _on_numbers(op: str, *numbers: float) -> float:
+    if op not in ON_NUMBERS:
+        raise CellError(f"{op} is taken of values, and was given a number: {numbers[0]:g}")
+    try:
+        return ON_NUMBERS[op](*numbers)
+    except (ArithmeticError, ValueError):
+        given = ", ".join(f"{number:g}" for number in numbers)
+        raise CellError(f"{op} of {given} is not a finite number") from None
 
 
 def sigmoid(a: Operand) -> Value:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import runpy
+from pathlib import Path
 
 from throughtime.cells.cell import Cell
 from throughtime.cells.elman import irnn, np_rnn, rnn, rnn_relu
@@ -30,10 +32,38 @@ CELLS: dict[str, Cell] = {
 
 
 def find_cell(name: str) -> Cell:
-    """The cell of the table with this name; raises `CellError` with the nearest names where none has it."""
+    """The cell of the table with this name, or the one that "FILE.py:NAME" defines.
+
+    Raises `CellError` with the nearest names where none has it. The file is run; raises `CellError` where
+    it does not exist, cannot be run, or has no such cell.
+    """
     if name in CELLS:
         return CELLS[name]
+    if ":" in name or name.endswith(".py"):
+        return _load_cell(name)
     near = difflib.get_close_matches(name.lower(), CELLS, n=3) or CELLS
     raise CellError(
-        f'there is no cell "{name}": did you mean {", ".join(near)}? ("throughtime cells" lists all)'
+        f'there is no cell "{name}": did you mean {", ".join(near)}? '
+        '("throughtime cells" lists all; FILE.py:NAME names one of your own)'
     )
+
+
+def _load_cell(place: str) -> Cell:
+    file, _, name = place.rpartition(":")
+    if not file or not name:
+        raise CellError(f'"{place}" names no cell: give the file and the cell, as in mycells.py:my_cell')
+    path = Path(file)
+    if not path.is_file():
+        raise CellError(f"{file} is not a file: give the file and the cell, as in mycells.py:my_cell")
+    try:
+        values = runpy.run_path(file, run_name=path.stem)
+    except CellError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise CellError(f"{file} cannot be run: {type(error).__name__}: {error}") from error
+    found = values.get(name)
+    if isinstance(found, Cell):
+        return found
+    cells = ", ".join(key for key, value in values.items() if isinstance(value, Cell)) or "none"
+    what = f"has no {name}" if name not in values else f"defines {name} as {type(found).__name__}, not a cell"
+    raise CellError(f"{file} {what}: its cells are {cells}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import linecache
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from types import CodeType
 from typing import Any
 
 from throughtime.cells.expression import ACTIVATIONS, Value, as_value
@@ -31,6 +33,25 @@ class CellGraph:
     states: tuple[str, ...]
     outputs: tuple[Value, ...]
     nodes: tuple[Value, ...]
+
+    @cached_property
+    def text(self) -> str:
+        """The graph as a line of JSON, the same for the same equations; `from_text` reads it."""
+        index = {node: position for position, node in enumerate(self.nodes)}
+        nodes = [
+            [node.op, [index[arg] for arg in node.args], node.name, node.number, node.bias]
+            for node in self.nodes
+        ]
+        return json.dumps([self.states, [index[output] for output in self.outputs], nodes])
+
+    @classmethod
+    def from_text(cls, text: str) -> CellGraph:
+        """The graph that `text` gives."""
+        states, outputs, rows = json.loads(text)
+        nodes: list[Value] = []
+        for op, args, name, number, bias in rows:
+            nodes.append(Value(op, tuple(nodes[arg] for arg in args), name, number, bias))
+        return cls(tuple(states), tuple(nodes[output] for output in outputs), tuple(nodes))
 
     @cached_property
     def maps(self) -> tuple[Value, ...]:
@@ -67,6 +88,11 @@ class CellGraph:
         if self.bias_blocks:
             shapes["bias"] = (len(self.bias_blocks) * hidden_size,)
         return shapes | dict.fromkeys(self.vectors, (hidden_size,))
+
+    @cached_property
+    def weights(self) -> tuple[str, ...]:
+        """The names of all weights, in the order of `weight_shapes`."""
+        return tuple(self.weight_shapes(1, 1))
 
     @cached_property
     def users(self) -> dict[Value, list[Value]]:
@@ -117,7 +143,9 @@ class _Weight(Value):
 
 
 class _Weights:
-    def __init__(self) -> None:
+    def __init__(self, equations: Callable[..., Any]) -> None:
+        self._code = equations.__code__
+        self._lines: dict[str, int] = {}
         self._maps: dict[str, Value] = {}
         self._made: dict[str, _Weight] = {}
 
@@ -129,7 +157,12 @@ class _Weights:
         if name not in self._made:
             self._made[name] = _Weight("vector", name=name)
             self._made[name].maps = self._maps
+            self._lines[name] = _line_of(self._code)
         return self._made[name]
+
+    def place(self, name: str) -> str:
+        """Where the equations first name a weight."""
+        return _place(self._code, self._lines[name])
 
 
 class _States:
@@ -150,7 +183,7 @@ def trace(name: str, states: tuple[str, ...], equations: Callable[..., Any]) -> 
     Raises `CellError`, with the line of the equation, for an operator that is not supported, a wrong
     number of new states, a name used twice, or no weight at all.
     """
-    weights, x = _Weights(), Value("x")
+    weights, x = _Weights(equations), Value("x")
     try:
         returned = equations(x, _States(states), weights)
     except (CellError, TypeError, AttributeError) as error:
@@ -158,24 +191,30 @@ def trace(name: str, states: tuple[str, ...], equations: Callable[..., Any]) -> 
     outputs = returned if isinstance(returned, tuple | list) else (returned,)
     if len(outputs) != len(states) or not all(isinstance(output, Value) for output in outputs):
         raise CellError(
-            f'cell "{name}" has {len(states)} states ({", ".join(states)}) but its equations return '
-            f"{len(outputs)} values ({', '.join(type(output).__name__ for output in outputs)}): "
+            f'cell "{name}"{_last(equations)} has {len(states)} states ({", ".join(states)}) but its '
+            f"equations return {len(outputs)} values "
+            f"({', '.join(type(output).__name__ for output in outputs)}): "
             "return the new value of each state, in their order"
         )
     if any(output.op in {"x", "vector", "constant"} for output in outputs):
-        raise CellError(f'cell "{name}" returns a state that no equation computes')
+        raise CellError(f'cell "{name}"{_last(equations)} returns a state that no equation computes')
     graph = CellGraph(states, tuple(outputs), _ordered(tuple(outputs)))
-    _check_names(name, graph, weights._maps)
+    _check_names(name, graph, weights)
     return graph
 
 
-def _check_names(name: str, graph: CellGraph, called: dict[str, Value]) -> None:
+def _check_names(name: str, graph: CellGraph, weights: _Weights) -> None:
+    called = weights._maps
     if both := set(graph.vectors) & set(called):
         raise CellError(
-            f'cell "{name}": "{min(both)}" is called as a map and used as a vector: give each its own name'
+            f'cell "{name}"{weights.place(min(both))}: "{min(both)}" is called as a map and used as a '
+            "vector: give each its own name"
         )
     if unused := set(called) - {m.name for m in graph.maps}:
-        raise CellError(f'cell "{name}": the map "{min(unused)}" has no effect on the new states')
+        raise CellError(
+            f'cell "{name}"{weights.place(min(unused))}: the map "{min(unused)}" has no effect on the '
+            "new states"
+        )
     if not graph.maps and not graph.vectors:
         raise CellError(f'cell "{name}" has no weights: let x into it through a map, as in w.i(x)')
 
@@ -197,6 +236,21 @@ def _where(error: Exception, equations: Callable[..., Any]) -> str:
     code = equations.__code__
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if frame.f_code is code:
-            text = linecache.getline(code.co_filename, line).strip()
-            return f', line {line} of {code.co_filename}, "{text}"'
+            return _place(code, line)
     return ""
+
+
+def _last(equations: Callable[..., Any]) -> str:
+    """The place of the last line of the equations, which returns the new states."""
+    code = equations.__code__
+    return _place(code, max(line for *_, line in code.co_lines() if line is not None)) + ","
+
+
+def _line_of(code: CodeType) -> int:
+    """The line of `code` that is being run."""
+    return next(line for frame, line in traceback.walk_stack(None) if frame.f_code is code)
+
+
+def _place(code: CodeType, line: int) -> str:
+    text = linecache.getline(code.co_filename, line).strip()
+    return f', line {line} of {code.co_filename}, "{text}"'

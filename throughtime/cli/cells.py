@@ -6,12 +6,14 @@ from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from throughtime.cells.cell import Cell
 from throughtime.cells.formula import as_latex, as_text
 from throughtime.cells.library import CELLS, find_cell
 from throughtime.cli.output import Json, parse, write, write_json
+from throughtime.kernels.plan import as_text as as_plan
+from throughtime.kernels.schedule import schedule
 
 
 def run(arguments: list[str]) -> int:
@@ -21,12 +23,19 @@ def run(arguments: list[str]) -> int:
 
 
 def cells(
-    name: Annotated[Positional[str | None], arg(help="A cell; all are listed if not given.")] = None,
+    name: Annotated[
+        Positional[str | None], arg(help="A cell, or FILE.py:NAME; all are listed if not given.")
+    ] = None,
+    plan: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        arg(help="How the cell is run: products, what is kept or redone."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """The recurrences: states, gates, weights per unit (I inputs, H units), and where they come from."""
     if name is not None:
-        show(find_cell(name), json)
+        show(find_cell(name), plan, json)
     elif json:
         write_json({"cells": [_row(cell) for cell in CELLS.values()]})
     else:
@@ -39,8 +48,12 @@ def cells(
         console.print(table)
 
 
-def show(cell: Cell, json: bool) -> None:
-    """The equations of one cell, as text and as LaTeX."""
+def show(cell: Cell, plan: bool, json: bool) -> None:
+    """The equations of one cell, as text and as LaTeX, or how it is run."""
+    if plan:
+        lines = as_plan(schedule(cell.graph))
+        write_json({"name": cell.name, "plan": lines}) if json else write("\n".join(lines) + "\n")
+        return
     text, latex = as_text(cell.graph), as_latex(cell.graph)
     if json:
         write_json(_row(cell) | {"title": cell.title, "text": text, "latex": latex})

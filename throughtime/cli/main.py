@@ -21,6 +21,7 @@ COMMANDS = {
     "score": ("throughtime.cli.score", "Say how likely a text is, token by token."),
     "complete": ("throughtime.cli.complete", "Suggest the likeliest next words."),
     "evaluate": ("throughtime.cli.evaluate", "Measure a trained model on other data."),
+    "bench": ("throughtime.cli.bench", "Time every cell on this machine beside what else would run it."),
     "cells": ("throughtime.cli.cells", "List the recurrences, or show the equations of one."),
 }
 #: Turns of the busy loop in which a thread of libgomp waits before it sleeps.

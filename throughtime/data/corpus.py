@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,10 @@ from numpy.typing import NDArray
 
 from throughtime.data.text import Text
 from throughtime.data.tokens import BOUNDARY, Tokeniser
-from throughtime.storage import write
+from throughtime.storage import cache_folder, write
 
 ADVICE = "make room, or set XDG_CACHE_HOME to a folder that has some"
 Tokens = NDArray[np.unsignedinteger]
-
-
-def cache_folder() -> Path:
-    """Where encoded texts are kept: `throughtime` in $XDG_CACHE_HOME, or in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "throughtime"
 
 
 def encode(text: Text, tokeniser: Tokeniser) -> Tokens:

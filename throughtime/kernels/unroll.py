@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from throughtime.cells.cell import Cell
 from throughtime.errors import ConfigError, ShapeError
-from throughtime.kernels import reference, torch_layers
+from throughtime.kernels import compiled, reference, torch_layers
 
 #: The backends, fastest first.
-BACKENDS: dict[str, ModuleType] = {"torch": torch_layers, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {
+    "llvm": compiled,
+    "torch": torch_layers,
+    "reference": reference,
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ def unroll(
     lengths: Int[Tensor, "B"] | None = None,
     reset: Bool[Tensor, "T B"] | None = None,
     backend: str = "auto",
+    checkpoint_every: int | Literal["auto"] | None = None,
 ) -> tuple[Float[Tensor, "T B H"], tuple[Float[Tensor, "B H"], ...]]:
     """Run `cell` over time: s_t = cell(x_t, s_{t-1}), y_t the first of the states s_t.
 
@@ -68,6 +76,10 @@ def unroll(
              state for length 0.
     reset    where True, the states of the row are set to zero before this step.
     backend  "auto", or a name of `BACKENDS`.
+    checkpoint_every
+             keep for the backward pass only the states before every so many steps, and compute the
+             rest again then: about a third more work, and memory that grows with T / k + k for a k of
+             this many steps instead of with T. "auto" takes the square root of T. Keeps all if None.
 
     Returns y and the final states. Raises `ShapeError` where the tensors do not fit each other.
     """
@@ -78,9 +90,51 @@ def unroll(
     _check_state(cell, state, x, hidden_size)
     lengths = _check_lengths(lengths, x)
     reset = _check_reset(reset, x, lengths)
-    chosen = explain(cell, x, backend).backend
-    y, final = BACKENDS[chosen].run(cell.graph, weights, x, state, lengths, reset)
+    run = BACKENDS[explain(cell, x, backend).backend].run
+    every = _check_checkpoints(checkpoint_every, len(x))
+    if every < len(x) and torch.is_grad_enabled():
+        return _run_in_pieces(run, cell, weights, x, state, lengths, reset, every)
+    y, final = run(cell.graph, weights, x, state, lengths, reset)
     return y, final
+
+
+def _run_in_pieces(
+    run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]],
+    cell: Cell,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    every: int,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`unroll`, each piece of `every` steps run again in the backward pass from the states before it."""
+    outputs = []
+    for start, part in zip(range(0, len(x), every), x.split(every), strict=True):
+        y, state = checkpoint(
+            run,
+            cell.graph,
+            weights,
+            part,
+            state,
+            None if lengths is None else _unless_full((lengths - start).clamp(0, len(part)), len(part)),
+            None if reset is None else _unless_none(reset[start : start + every]),
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        outputs.append(y)
+    return torch.cat(outputs), state
+
+
+def _check_checkpoints(every: int | Literal["auto"] | None, steps: int) -> int:
+    """The steps between two kept states; all of them where everything is kept."""
+    if every is None:
+        return steps
+    if every == "auto":
+        return math.isqrt(max(steps - 1, 0)) + 1
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise ConfigError(f'checkpoint_every must be 1 or more steps, "auto" or None, got {every!r}')
+    return every
 
 
 def _check_weights(cell: Cell, weights: Mapping[str, Tensor], x: Tensor) -> int:
@@ -146,9 +200,11 @@ def _check_lengths(lengths: Tensor | None, x: Tensor) -> Tensor | None:
         raise ShapeError(
             f"lengths must be integers of shape [{batch}], got {lengths.dtype} of shape {list(lengths.shape)}"
         )
+    if torch.compiler.is_compiling():  # the values are not known yet
+        return lengths
     if batch and (lengths.min() < 0 or lengths.max() > steps):
         raise ShapeError(f"lengths must lie in 0..{steps}, got {lengths.tolist()}")
-    return None if bool((lengths == steps).all()) else lengths
+    return _unless_full(lengths, steps)
 
 
 def _check_reset(reset: Tensor | None, x: Tensor, lengths: Tensor | None) -> Tensor | None:
@@ -162,4 +218,16 @@ def _check_reset(reset: Tensor | None, x: Tensor, lengths: Tensor | None) -> Ten
         )
     if lengths is not None:
         reset = reset & (torch.arange(len(x), device=reset.device)[:, None] < lengths.to(reset.device))
-    return reset if reset.any() else None
+    return _unless_none(reset)
+
+
+def _unless_full(lengths: Tensor, steps: int) -> Tensor | None:
+    if torch.compiler.is_compiling():
+        return lengths
+    return None if bool((lengths == steps).all()) else lengths
+
+
+def _unless_none(reset: Tensor) -> Tensor | None:
+    if torch.compiler.is_compiling():
+        return reset
+    return reset if bool(reset.any()) else None

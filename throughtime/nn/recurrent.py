@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,6 +35,9 @@ class Recurrent(nn.Module):
     bidirectional   whether each layer also runs backwards in time; the outputs are concatenated.
     dropout         probability of dropping an output between two layers, in training only.
     backend         "auto" or a name of `throughtime.kernels.unroll.BACKENDS`.
+    checkpoint_every
+                    keep the states of every so many steps and compute the rest again in the backward
+                    pass; "auto" takes the square root of the number of steps, None keeps everything.
 
     Parameters are named as torch names them (`weight_ih_l0`, `weight_hh_l0_reverse`), with a single
     `bias_l0`; learned vectors of a cell have their own names (`p_i_l0`).
@@ -49,6 +53,7 @@ class Recurrent(nn.Module):
         bidirectional: bool = False,
         dropout: float = 0.0,
         backend: str = "auto",
+        checkpoint_every: int | Literal["auto"] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -60,6 +65,7 @@ class Recurrent(nn.Module):
         self.cell = find_cell(cell) if isinstance(cell, str) else cell
         self.input_size, self.hidden_size, self.layers = input_size, hidden_size, layers
         self.bidirectional, self.dropout, self.backend = bidirectional, dropout, backend
+        self.checkpoint_every = checkpoint_every
         #: What each layer puts out, [batch, time, feature], passes through here: a place for hooks.
         self.layer = nn.ModuleList(nn.Identity() for _ in range(layers))
         self.suffixes = [f"_l{k}{way}" for k in range(layers) for way in ("", "_reverse")[: self.directions]]
@@ -119,6 +125,7 @@ class Recurrent(nn.Module):
                     lengths,
                     steps_reset,
                     self.backend,
+                    self.checkpoint_every,
                 )
                 outputs.append(reverse(out, lengths) if way else out)
                 after.append(final)

@@ -21,7 +21,7 @@ from throughtime.data.text import Text, open_text
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, Tokeniser, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.completion import complete_words, typed_part
 from throughtime.decode.sampling import sample
-from throughtime.errors import ConfigError, DataError, RunError
+from throughtime.errors import CellError, ConfigError, DataError, RunError
 from throughtime.models.language_model import LanguageModel
 from throughtime.nn.recurrent import State, map_state
 from throughtime.train.checkpoint import Checkpoint, load_weights, read_tensors
@@ -60,6 +60,8 @@ class TextConfig(Config):
 
 
 def _check_cell(name: str) -> str:
+    if ":" in name:  # a run must hold all that it needs, and a file of Python is not in it
+        raise CellError(f"{name} is not in the table of cells, and this task trains only those")
     return find_cell(name).name
 
 
