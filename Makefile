@@ -18,7 +18,7 @@ demo: .venv/base.installed ## train a small language model and let it write
 	$(BIN)/throughtime demo
 
 test: .venv/dev.installed ## run the tests, all but the slow ones
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 check: .venv/dev.installed ## lint, format, types, import layers
 	$(BIN)/ruff check

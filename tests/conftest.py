@@ -1,9 +1,15 @@
 """What holds for all tests: one thread, the same random numbers, a cache of their own; and odd cells."""
 
+import os
 from random import Random
+
+# For torch, here and in the processes that tests begin: several such processes share the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["GOMP_SPINCOUNT"] = "1000"
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from throughtime.cells.cell import Cell, cell
 from throughtime.cells.expression import exp, layer_norm, log, maximum, relu, sigmoid, softplus, tanh
@@ -11,15 +17,30 @@ from throughtime.cells.library import CELLS
 
 torch.set_num_threads(1)
 
+# How long an example takes says nothing on a machine with other work.
+settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any load")
+
 
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
+def common_cache(tmp_path_factory):
+    """The cache folder of the machine is left alone; what one test compiles, in any worker, serves all."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield
+
+
+@pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The cache folder of the machine is left alone."""
+    """A cache folder of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

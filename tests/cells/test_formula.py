@@ -140,24 +140,30 @@ def evaluated(graph, weights, x, state):
     """The new states by the text of the equations, read as Python: one row, `@` for a product."""
     names = dict(weights) | {
         "sigma": torch.sigmoid,
-        "max": torch.maximum,
+        "max": lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)),
+        "BN": lambda a: (a - 0.5) * 2,
         "LN": lambda a: F.layer_norm(a, a.shape, eps=1e-5),
         **{name: getattr(torch, name) for name in ("tanh", "relu", "exp", "log")},
         "softplus": F.softplus,
         "now_x": x,
-        **{f"before_{name}": value for name, value in zip(graph.states, state, strict=True)},
+        **{f"{name}__before": value for name, value in zip(graph.states, state, strict=True)},
     }
     size = len(state[0])
     for name, block in zip(graph.input_blocks, weights["weight_ih"].split(size), strict=True):
         names[f"W_x{name}"] = block
-    for (name, operand), block in zip(graph.recurrent_blocks, weights["weight_hh"].split(size), strict=True):
-        names[f"W_{operand.name or graph.states[0]}{name}"] = block
+    sources = {gate: name for name, gate in graph.gates.items()}
+    sources |= dict(zip(graph.outputs, graph.states, strict=True))
+    recurrent = weights["weight_hh"].split(size) if graph.recurrent_blocks else ()
+    for (name, operand), block in zip(graph.recurrent_blocks, recurrent, strict=True):
+        source = operand.name or sources.get(operand, graph.states[0])
+        names[f"W_{source}{name}"] = block
     if graph.bias_blocks:
         for name, block in zip(graph.bias_blocks, weights["bias"].split(size), strict=True):
             names[f"b_{name}"] = block
     for line in as_text(graph):
         line = re.sub(r"W_\{(\w+)\}", r"W_\1 @", line)
-        line = re.sub(r"(\w+)_\{t-1\}", r"before_\1", line)
+        line = re.sub(r"b_\{(\w+)\}", r"b_\1", line)
+        line = re.sub(r"(\w+)_\{t-1\}", r"\1__before", line)
         line = re.sub(r"(\w+)~_t\b", r"now_\1_candidate", line)
         line = re.sub(r"(\w+)_t\b", r"now_\1", line)
         exec(line.replace("⊙", "*").replace("σ", "sigma"), {}, scope := dict(names))
@@ -174,8 +180,12 @@ def test_the_text_says_what_the_cell_computes(graph):
 
     weights = {name: draw(*shape) for name, shape in graph.weight_shapes(3, 4).items()}
     x, state = draw(3), tuple(draw(4) for _ in graph.states)
+    fill = {"mean": 0.5, "scale": 2.0, "step": 0}  # statistics that the text does not show
+    given = {name: torch.full((1, 4), fill[name.split()[0]]) for name in graph.given}
+    if given:
+        given["step"] = torch.zeros(1, 1, dtype=torch.int64)
     _, expected = reference.run(
-        graph, weights, x[None, None], tuple(value[None] for value in state), lengths=None, reset=None
+        graph, weights, x[None, None], tuple(value[None] for value in state), None, None, given
     )
     for written, computed in zip(evaluated(graph, weights, x, state), expected, strict=True):
         torch.testing.assert_close(written, computed[0], rtol=1e-10, atol=1e-10)

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 import torch
+from agreement import draw_given
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -44,6 +45,7 @@ class Step:
     x: Tensor
     state: tuple[Tensor, ...]
     adjoints: tuple[Tensor, ...]
+    given: dict[str, Tensor]
     known: dict = field(default_factory=dict)
 
     def __call__(self, node):
@@ -59,6 +61,8 @@ class Step:
                 return self.adjoints[self.graph.states.index(node.name)]
             case "vector":
                 return self.weights[node.name]
+            case "table":
+                return self.given[node.name][self.given["step"][0]]
             case "constant":
                 return torch.tensor(node.number, dtype=torch.float64)
             case "map":
@@ -93,13 +97,14 @@ def check(cell, seed=0, weights=None, tolerance=1e-11):
     weights = weights or {name: normal(*shape) for name, shape in graph.weight_shapes(INPUTS, HIDDEN).items()}
     x, state = normal(1, BATCH, INPUTS), tuple(normal(BATCH, HIDDEN) for _ in graph.states)
     adjoints = tuple(normal(BATCH, HIDDEN).detach() for _ in graph.states)
-    _, final = unroll(cell, weights, x, state, backend="reference")
+    given = draw_given(graph, 1, BATCH, HIDDEN, generator)
+    _, final = unroll(cell, weights, x, state, backend="reference", given=given)
     loss = sum((value * adjoint).sum() for value, adjoint in zip(final, adjoints, strict=True))
     leaves = {"x": x, **dict(zip(graph.states, state, strict=True)), **weights}
     expected = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
 
     with torch.no_grad():
-        back, step = gradient(graph), Step(graph, weights, x[0], state, adjoints)
+        back, step = gradient(graph), Step(graph, weights, x[0], state, adjoints, given)
         deltas = {name: step(node) for name, node in back.maps.items()}
         found = dict(zip(graph.states, map(step, back.states), strict=True))
         found |= {name: step(node).sum(0) for name, node in back.vectors.items()}

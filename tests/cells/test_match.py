@@ -71,7 +71,7 @@ def nearly(input=sigmoid, cell=tanh, bias=True, swap=False, sign=1, shared=False
         {"reads": "x"},
         {"reads": "h"},
     ],
-    ids=str,
+    ids=lambda change: " ".join(f"{what}={getattr(to, '__name__', to)}" for what, to in change.items()),
 )
 def test_a_cell_nearly_an_lstm_is_not_an_lstm(change):
     assert match(graph_of(nearly()), lstm.graph) is not None

@@ -13,6 +13,8 @@ from throughtime.errors import StorageError
 
 LETTERS = Characters("\nabcdefghijklmnopqrstuvwxyz")
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 
 @pytest.fixture
 def text(tmp_path):

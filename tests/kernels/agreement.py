@@ -26,6 +26,25 @@ def same(one, other):
     close(one, other, tolerance=0)
 
 
+def draw_given(graph, steps, batch, hidden, generator=None, tables=4):
+    """What a cell needs besides x, states and weights: normal numbers, and any row of a table at any step."""
+    shapes = graph.given_shapes(steps, batch, hidden)
+    return {
+        name: torch.randint(tables, shape, generator=generator)
+        if graph.given[name] == "steps"
+        else torch.randn(
+            shape if shape[0] >= 0 else (tables, hidden), generator=generator, dtype=torch.float64
+        )
+        for name, shape in shapes.items()
+    }
+
+
+def given_at(graph, given, steps, rows=slice(None)):
+    """What is given for some steps and rows of those it was drawn for."""
+    at = {"table": (...,), "row_mask": (rows,)}
+    return {name: value[at.get(graph.given[name], (steps, rows))] for name, value in given.items()}
+
+
 def options_of(kind, steps, batch):
     """Lengths and resets, each with its extremes where there is room for them."""
     random = Random(steps * batch)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 import torch
+from agreement import draw_given, given_at
 from torch import Tensor
 
 from throughtime.cells.cell import Cell
@@ -18,12 +19,13 @@ Run = tuple[Tensor, tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Problem:
-    """The arguments of `unroll`; all floating tensors are leaves that want a gradient."""
+    """The arguments of `unroll`; x, states and weights are leaves that want a gradient."""
 
     cell: Cell
     weights: dict[str, Tensor]
     x: Tensor
     state: tuple[Tensor, ...]
+    given: dict[str, Tensor]
 
     @property
     def leaves(self) -> dict[str, Tensor]:
@@ -36,11 +38,22 @@ class Problem:
         reset: Tensor | None = None,
         checkpoint_every: int | Literal["auto"] | None = None,
     ) -> Run:
-        return unroll(self.cell, self.weights, self.x, self.state, lengths, reset, backend, checkpoint_every)
+        return unroll(
+            self.cell,
+            self.weights,
+            self.x,
+            self.state,
+            lengths,
+            reset,
+            backend,
+            checkpoint_every,
+            self.given,
+        )
 
     def piece(self, rows: slice, steps: slice, state: tuple[Tensor, ...], backend: str) -> Run:
         """Some full rows and steps by themselves, begun with `state`."""
-        return unroll(self.cell, self.weights, self.x[steps, rows], state, backend=backend)
+        given = given_at(self.cell.graph, self.given, steps, rows)
+        return unroll(self.cell, self.weights, self.x[steps, rows], state, backend=backend, given=given)
 
     def with_x(self, x: Tensor) -> Problem:
         return replace(self, x=x.detach().requires_grad_())
@@ -54,7 +67,7 @@ class Problem:
         return {"y": y, **finals, **{f"d {n}": g for n, g in zip(self.leaves, gradients, strict=True)}}
 
 
-def _draw(
+def draw_problem(
     cell: Cell,
     steps: int,
     batch: int,
@@ -77,13 +90,17 @@ def _draw(
         },
         x=normal(steps, batch, inputs),
         state=tuple(normal(batch, hidden) for _ in cell.states),
+        given={
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in draw_given(cell.graph, steps, batch, hidden, generator).items()
+        },
     )
 
 
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., Problem]:
     """`draw(cell, T, B, I, H, seed, dtype)`: a problem with normal numbers and a nonzero initial state."""
-    return _draw
+    return draw_problem
 
 
 @pytest.fixture

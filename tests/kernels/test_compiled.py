@@ -1,9 +1,8 @@
 """Machine code against the reference: values and gradients for any equations, sizes, lengths and threads."""
 
 import itertools
-import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -160,6 +159,7 @@ def test_inputs_that_are_not_contiguous(draw, name, kind):
         {name: spread(weight) for name, weight in problem.weights.items()},
         spread(problem.x),
         tuple(map(spread, problem.state)),
+        problem.given,
     )
     assert not any(leaf.is_contiguous() for leaf in apart.leaves.values())
     options = {key: spread(value) if value.is_floating_point() else value for key, value in options.items()}
@@ -341,7 +341,7 @@ def test_a_checkpoint_computes_it_again(draw, name):
     )
 
 
-# Threads and processes.
+# Threads.
 
 
 @pytest.mark.parametrize("kind", ["full", "both"])
@@ -380,34 +380,9 @@ def test_python_threads_call_at_once(draw):
         close(answer, reference)
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_forked_process_has_the_same_answer(draw, threads, count):
-    threads(count)
-    problem = draw(CELLS["gru"], 4, 5, 3, 16)
-    expected = problem.answer(problem.run("llvm"))
-    assert in_child(lambda: same(problem.answer(problem.run("llvm")), expected)) == 0
-
-
-def in_child(check):
-    """The exit code of a forked process that runs `check`: 0 where it passes, negative where it crashes."""
-    child = os.fork()
-    if child == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(20)  # should it hang
-        torch.set_num_threads(1)  # torch's own products hang in a forked process on more
-        try:
-            check()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 # What the schedule calls its buffers, and how deep and how entangled equations are, is no one's concern.
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("name", BUFFERS)
 def test_a_vector_and_a_state_may_have_any_name(draw, name):
     @cell(state="h")
@@ -419,10 +394,9 @@ def test_a_vector_and_a_state_may_have_any_name(draw, name):
         return tanh(w.a(x, s.h) + getattr(s, name)), tanh(w.b(x, getattr(s, name)))
 
     for made in (vector, state):
-        assert in_child(lambda made=made: agree(draw(made, 4, 3, 2, 5))) == 0
+        agree(draw(made, 4, 3, 2, 5))
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_equations_that_use_each_value_twice_are_compiled_at_once(draw):
     """Followed from the end, 40 values used twice are 2 to the power 40 ways back."""
 
@@ -433,7 +407,7 @@ def test_equations_that_use_each_value_twice_are_compiled_at_once(draw):
             a = 0.5 * (a + sigmoid(a))
         return tanh(a)
 
-    assert in_child(lambda: agree(draw(entangled, 2, 2, 2, 3))) == 0
+    agree(draw(entangled, 2, 2, 2, 3))
 
 
 def test_equations_may_be_deeper_than_pythons_stack(draw):
@@ -586,6 +560,7 @@ def approve(problem, kind, keep):
             rest[states:],
             options.get("lengths"),
             options.get("reset"),
+            list(problem.given.values()),
             keep,
         ),
     )
@@ -613,6 +588,5 @@ def test_torch_approves_of_it_where_x_and_the_state_are_not_contiguous(draw, mad
         assert not view.is_contiguous()
         return view
 
-    approve(
-        type(problem)(made, problem.weights, turned(problem.x), tuple(map(turned, problem.state))), kind, keep
-    )
+    x, state = turned(problem.x), tuple(map(turned, problem.state))
+    approve(replace(problem, x=x, state=state), kind, keep)

@@ -2,13 +2,13 @@
 
 import gc
 import logging
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import weakref
 from array import array
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from throughtime.kernels import machine
 pytest.importorskip("llvmlite")
 if machine.unsupported():
     pytest.skip(machine.unsupported(), allow_module_level=True)
+
+pytestmark = pytest.mark.usefixtures("cache")
 
 WEIGHTS = [float(i * i + 1) for i in range(16)]
 
@@ -162,23 +164,37 @@ def test_another_compiler_does_not_take_it(cache, monkeypatch, module, name, val
     assert source.load()
 
 
-def _load_at_once(barrier, results):
-    for factor in map(float, range(8)):
-        barrier.wait()
-        source = Source(factor)
-        results.put(source.load())
+LOAD_ON_CALL = """if True:
+    import sys
+    from test_machine import Source
+    print("ready", flush=True)
+    for line in sys.stdin:
+        Source(float(line)).load()
+        print("done", flush=True)
+"""
 
 
 def test_processes_at_once(cache):
     """Each gets the right function; what is left is whole files and nothing else."""
-    fork = multiprocessing.get_context("fork")
-    barrier, results = fork.Barrier(3, timeout=20), fork.SimpleQueue()
-    workers = [fork.Process(target=_load_at_once, args=(barrier, results)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", LOAD_ON_CALL],
+                    cwd=Path(__file__).parent,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(3)
+        ]
+        assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 3
+        for factor in range(8):
+            for worker in workers:
+                print(factor, file=worker.stdin, flush=True)
+            assert [worker.stdout.readline() for worker in workers] == ["done\n"] * 3
+    assert [worker.returncode for worker in workers] == [0] * 3
     assert len(files(cache)) == 8
     assert not any(Source(float(factor)).load() for factor in range(8))
 

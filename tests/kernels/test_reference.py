@@ -210,7 +210,9 @@ def flat_unroll(problem, lengths, reset):
 
     def function(x, *others):
         weights = dict(zip(names, others[states:], strict=True))
-        y, final = unroll(problem.cell, weights, x, others[:states], lengths, reset, "reference")
+        y, final = unroll(
+            problem.cell, weights, x, others[:states], lengths, reset, "reference", given=problem.given
+        )
         return y, *final
 
     return function, tuple(problem.leaves.values())

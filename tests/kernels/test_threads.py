@@ -1,7 +1,6 @@
 """Machine code on several threads: each share of the work is done once, by torch's own threads."""
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
@@ -64,14 +63,11 @@ WHO = """
     }
 """
 needs_team = pytest.mark.skipif(threads._team() is None, reason="torch has no OpenMP team here")
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
 @pytest.fixture(scope="module")
-def share(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return machine.load("share", lambda: SHARE, ["share"]).function("share")
+def share():
+    return machine.load("share", lambda: SHARE, ["share"]).function("share")
 
 
 @pytest.fixture
@@ -217,45 +213,3 @@ def test_an_interrupt_waits_for_the_shares(share, count):
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert done == once(count)
-
-
-def child(share):
-    """What a forked process does: 0 if it came to the right answer."""
-    return 0 if shares(run(share, 2)) == once(2) else 1
-
-
-def wait(pid):
-    """The exit code of a process, or None, and its end, if it takes more than 10 seconds."""
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None
-
-
-@needs_fork
-def test_after_a_fork(share, two_threads):
-    product()
-    run(share, 2)
-    pid = os.fork()
-    if pid == 0:
-        os._exit(child(share))
-    assert wait(pid) == 0
-    assert shares(run(share, 2, wait=2)) == once(2)
-
-
-@needs_fork
-def test_after_a_fork_by_multiprocessing(share, two_threads):
-    product()
-    run(share, 2)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        blocks = pool.map_async(_in_a_pool, [share.code.address("share")] * 4).get(timeout=10)
-    assert blocks == [once(2)] * 4
-
-
-def _in_a_pool(address):
-    return shares(run(threads.Function(address), 2))

@@ -17,6 +17,11 @@ ORACLES = {
     "lstm": torch.nn.LSTM,
     "gru": torch.nn.GRU,
 }
+ABLE = [
+    name
+    for name, module in BACKENDS.items()
+    if all(module.refusal(CELLS[cell].graph, torch.ones(1, 1, 1)) is None for cell in ORACLES)
+]
 
 
 def weights_of(layer):
@@ -29,7 +34,7 @@ def weights_of(layer):
     return ours | {"bias": from_x + from_h}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ABLE)
 @pytest.mark.parametrize("name", ORACLES)
 def test_outputs_finals_and_gradients_are_those_of_torchs_layer(name, backend):
     torch.manual_seed(0)
@@ -62,7 +67,7 @@ def test_float32_is_torchs_layer_to_rounding(name):
     x = torch.randn(STEPS, BATCH, INPUTS)
     with torch.no_grad():
         theirs, _ = layer(x)
-        for backend in BACKENDS:
+        for backend in ABLE:
             ours, _ = unroll(CELLS[name], weights_of(layer), x, backend=backend)
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 

@@ -3,9 +3,11 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from agreement import given_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import pad
@@ -192,8 +194,19 @@ def test_in_pieces_is_at_once(draw, cell, backend, sizes, data):
     lengths, reset = some_lengths(data, steps, batch), some_reset(data, steps, batch)
     cut = data.draw(st.integers(1, steps - 1))
     x, weights = problem.x, problem.weights
-    first, state = unroll(cell, weights, x[:cut], problem.state, lengths.clamp(max=cut), reset[:cut], backend)
-    rest, state = unroll(cell, weights, x[cut:], state, (lengths - cut).clamp(min=0), reset[cut:], backend)
+    given = [given_at(cell.graph, problem.given, part) for part in (slice(cut), slice(cut, None))]
+    first, state = unroll(
+        cell,
+        weights,
+        x[:cut],
+        problem.state,
+        lengths.clamp(max=cut),
+        reset[:cut],
+        backend,
+        given=given[0],
+    )
+    left = (lengths - cut).clamp(min=0)
+    rest, state = unroll(cell, weights, x[cut:], state, left, reset[cut:], backend, given=given[1])
     equal(
         problem.answer((torch.cat([first, rest]), state)),
         problem.answer(problem.run(backend, lengths, reset)),
@@ -247,8 +260,8 @@ def test_nan_in_an_input_comes_out_as_nan_in_its_row_alone(draw, cell, backend, 
 def test_the_state_is_zeros_where_it_is_left_out(draw, cell, backend):
     problem = draw(cell, 3, 2, 3, 4)
     zeros = tuple(torch.zeros(2, 4, dtype=torch.float64) for _ in cell.states)
-    left_out = unroll(cell, problem.weights, problem.x, backend=backend)
-    equal(left_out, unroll(cell, problem.weights, problem.x, zeros, backend=backend), tolerance=0)
+    left_out = unroll(cell, problem.weights, problem.x, backend=backend, given=problem.given)
+    equal(left_out, replace(problem, state=zeros).run(backend), tolerance=0)
 
 
 @every_run

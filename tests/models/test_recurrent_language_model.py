@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from throughtime.cells.library import CELLS
 from throughtime.errors import CellError, ConfigError
 from throughtime.models.language_model import LanguageModel
-from throughtime.nn.recurrent import map_state
+from throughtime.nn.state import map_state
 
 CLASSES, BOUNDARY, UNKNOWN = 9, 0, 1
 every_cell = pytest.mark.parametrize("cell", CELLS)
@@ -288,12 +288,37 @@ def test_dropout_is_for_training():
 def test_dropout_is_on_the_embedding_between_layers_and_on_the_output():
     model, tokens = make("gru", dropout=0.5).train(), tokens_of(2, 6, lowest=2)
     torch.manual_seed(1)
-    features, _ = model.features(tokens, model.begin(2))
+    total = model.loss(batch_of(tokens)).total
     torch.manual_seed(1)
-    x = F.dropout(model.embedding(tokens.T), 0.5).transpose(0, 1)
+    x = F.dropout(model.embedding(tokens[:, :-1].T), 0.5).transpose(0, 1)
+    model.recurrence.input_dropout = 0.0
     y, _ = model.recurrence(x, model.begin(2))
-    equal(features, F.dropout(y.transpose(0, 1), 0.5).transpose(0, 1))
+    y = F.dropout(y.transpose(0, 1), 0.5).transpose(0, 1)
+    equal(total, model.head.loss(y, tokens[:, 1:]).total)
     assert model.recurrence.dropout == 0.5
+
+
+def test_penalties_are_added_in_training_and_are_no_part_of_the_loss():
+    model, tokens = make("gru", activation_penalty=2.0, temporal_activation_penalty=3.0), tokens_of(2, 6)
+    assert model.loss(batch_of(tokens)).penalty == 0
+    plain = model.loss(batch_of(tokens)).total
+    loss = model.train().loss(batch_of(tokens))
+    y, _ = model.features(tokens[:, :-1], model.begin(2))
+    equal(loss.total, plain)
+    equal(loss.penalty, 2 * y.square().mean() + 3 * y.diff(dim=1).square().mean())
+
+
+def test_the_options_of_the_recurrence_reach_it():
+    given = {
+        "variational": True,
+        "recurrent_dropout": 0.1,
+        "weight_dropout": 0.2,
+        "zoneout": 0.3,
+        "connection": "residual",
+        "learned_state": True,
+    }
+    model = make("gru", **given)
+    assert {name: getattr(model.recurrence, name) for name in given} == given
 
 
 # Learning.
@@ -303,7 +328,8 @@ def test_dropout_is_on_the_embedding_between_layers_and_on_the_output():
 def test_a_toy_text_is_learned(cell):
     """After each letter come two others in turn: only the letter before it tells which."""
     a, b, c = 2, 3, 4
-    tokens = torch.tensor([a, b, a, c, b, c]).repeat(2, 5)
+    text = torch.tensor([a, b, a, c, b, c]).repeat(5)
+    tokens = torch.stack([text.roll(-start) for start in range(6)])  # for batch norm rows must differ
     model = LanguageModel(5, BOUNDARY, UNKNOWN, cell=cell, hidden=16)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(150):
@@ -312,5 +338,6 @@ def test_a_toy_text_is_learned(cell):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    _, state = model.features(tokens[:, :6], model.begin(2))
+    model.eval()
+    _, state = model.features(tokens[:, :6], model.begin(6))
     assert model.loss(batch_of(tokens[:, 6:]), state).mean < 0.05

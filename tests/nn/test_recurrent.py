@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from throughtime.cells.library import CELLS
 from throughtime.errors import CellError, ConfigError, ShapeError
 from throughtime.kernels.unroll import BACKENDS
-from throughtime.nn.recurrent import Recurrent, map_state, reverse
+from throughtime.nn.recurrent import Recurrent, reverse
+from throughtime.nn.state import map_state
 
 BATCH, STEPS, INPUTS, HIDDEN = 3, 7, 4, 5
 ORACLES = {
@@ -272,7 +273,7 @@ def test_the_state_begins_with_zeros(cell, layers, bidirectional):
     layer = make(cell, layers=layers, bidirectional=bidirectional)
     state = layer.begin(BATCH)
     assert len(state) == layers * (1 + bidirectional)
-    assert [len(values) for values in state] == [len(layer.cell.states)] * len(state)
+    assert [len(values) for values in state] == [len(layer.cells[0].states)] * len(state)
     for value in flat(state):
         assert value.shape == (BATCH, HIDDEN)
         assert value.dtype == torch.float64
@@ -406,7 +407,7 @@ def test_a_copy_is_the_same_and_its_own(cell, copied):
 
 def test_a_cell_can_be_given_itself():
     layer = Recurrent(CELLS["gru"], INPUTS, HIDDEN)
-    assert layer.cell is CELLS["gru"]
+    assert layer.cells[0] is CELLS["gru"]
 
 
 def test_repr_says_what_the_layer_is():

@@ -101,8 +101,13 @@ def flops(cell: Cell, size: Size, kind: str) -> int:
 
 
 def distinct(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells without those that differ from an earlier one only in how weights begin."""
+    """The cells that can be timed, of those that differ only in how weights begin the first."""
     first: dict[object, Cell] = {}
-    for cell in cells:
+    for cell in filter(can_be_timed, cells):
         first.setdefault(cell.equations, cell)
     return list(first.values())
+
+
+def can_be_timed(cell: Cell) -> bool:
+    """Whether x, the states and the weights are all that the cell needs: batch norm needs statistics too."""
+    return not cell.graph.given

@@ -2,6 +2,7 @@
 
 from throughtime.cells.cell import Cell, Initial, cell
 from throughtime.cells.expression import (
+    batch_norm,
     exp,
     layer_norm,
     log,
@@ -19,6 +20,7 @@ __all__ = [
     "Cell",
     "CellGraph",
     "Initial",
+    "batch_norm",
     "cell",
     "exp",
     "find_cell",

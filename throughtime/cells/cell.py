@@ -19,14 +19,14 @@ from throughtime.errors import CellError
 class Initial:
     """How the weights of a cell begin: names of `throughtime.cells.initial`, and constants by name.
 
-    `bias` gives the constant for the bias of a map, `vectors` the constant of a learned vector; what is
-    not named begins at 0.
+    `bias` gives the constant for the bias of a map, `vectors` the constant of a learned vector or the
+    name of how it is drawn; what is not named begins at 0.
     """
 
     input: str = "glorot"
     recurrent: str = "orthogonal"
     bias: Mapping[str, float] = field(default_factory=dict)
-    vectors: Mapping[str, float] = field(default_factory=dict)
+    vectors: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,12 @@ class Cell:
         title, source = _title_and_source(doc)
         return replace(self, name=name, title=title, source=source, initial=replace(self.initial, **initial))
 
+    def computing(self, graph: CellGraph) -> Cell:
+        """This cell with another graph in place of that of its equations."""
+        made = replace(self, equations=_no_equations)
+        made.__dict__["graph"] = graph
+        return made
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Cell:
         return self
 
@@ -69,6 +75,10 @@ class Cell:
                 "define it at the top of a module, under the name of its function"
             )
         return _restored, (*place, self.name, self.initial, self.title, self.source)
+
+
+def _no_equations(x: Any, s: Any, w: Any) -> Any:
+    raise CellError("this cell was made from a graph and has no equations of its own")
 
 
 def _at(module: str, path: str) -> Any:
@@ -88,7 +98,7 @@ def cell(
     input: str = "glorot",
     recurrent: str = "orthogonal",
     bias: Mapping[str, float] | None = None,
-    vectors: Mapping[str, float] | None = None,
+    vectors: Mapping[str, float | str] | None = None,
 ) -> Callable[[Callable[..., Any]], Cell]:
     """Make a function of equations a `Cell`.
 

@@ -26,6 +26,11 @@ ARITY = {
     "maximum": 2,
     "layer_norm": 1,
 }
+#: What a step is given besides x, the states and the weights. It has no equation of its own: regularisers
+#: and observers add it to a graph. A `row_mask` [B, H] is the same at every step of a row, a `step_mask`
+#: [T, B, H] is not, and a `probe` [T, B, H] is one that gradients are computed for. A `table` [S, H] has a
+#: row for each of the first S steps, of which a step reads the one that "step" [T, B] names.
+GIVEN = frozenset({"row_mask", "step_mask", "probe", "table"})
 COMMUTATIVE = frozenset({"add", "mul", "maximum"})
 ACTIVATIONS = frozenset({"sigmoid", "tanh", "relu", "exp", "log", "softplus"})
 LAYER_NORM_EPSILON = 1e-5
@@ -57,6 +62,7 @@ class Value:
     - `state`: a state of the step before, by `name`;
     - `vector`: a learned vector of width hidden_size, by `name`;
     - `constant`: `number`;
+    - one of `GIVEN`, by `name`;
     - `map`: the affine map `name` of `args`, with a bias vector if `bias`;
     - an operator of `ARITY` on `args`;
     - what derivatives and schedules add, among it products of `args` with the `blocks` of weight_hh.
@@ -198,3 +204,14 @@ def layer_norm(a: Operand) -> Value:
     Gain and bias are learned vectors that the equations write out: `w.gain * layer_norm(a) + w.shift`.
     """
     return apply("layer_norm", a)
+
+
+def batch_norm(a: Value, name: str) -> Value:
+    """(a - mean) / sqrt(variance + 1e-5), of a unit over the rows of a batch (Ioffe & Szegedy 2015).
+
+    Every step has statistics of its own under `name`, the step counted by the state t of the cell, which
+    must become s.t + 1 (Cooijmans et al. 2016). These equations read the running statistics, from tables
+    that the layer keeps; in training it puts those of the batch in their place. Gain and shift are learned
+    vectors that the equations write out.
+    """
+    return (a - Value("table", name=f"mean {name}")) * Value("table", name=f"scale {name}")

@@ -21,15 +21,15 @@ class Notation:
     fraction: Callable[[str, str], str]
     subscript: Callable[[str, str], str]
     tilde: Callable[[str], str]
+    batch_norm: str
 
 
-def _script(name: str) -> str:
-    """A name as LaTeX: `p_i` gets a subscript, a word stands upright."""
-    base, _, index = name.partition("_")
+def _script(name: str, index: str = "") -> str:
+    """A name as LaTeX: `p_i` gets a subscript, before the `index` if there is one; a word stands upright."""
+    base, _, own = name.partition("_")
     word = base if len(base) == 1 else rf"\mathrm{{{base}}}"
-    if not index:
-        return word
-    return rf"{word}_{{\mathrm{{{index.replace('_', ' ')}}}}}"
+    marks = ([rf"\mathrm{{{own.replace('_', ' ')}}}"] if own else []) + ([index] if index else [])
+    return f"{word}_{{{','.join(marks)}}}" if marks else word
 
 
 TEXT = Notation(
@@ -41,6 +41,7 @@ TEXT = Notation(
     fraction=lambda a, b: f"{a} / {b}",
     subscript=lambda name, index: f"{name}_{index}" if len(index) == 1 else f"{name}_{{{index}}}",
     tilde=lambda name: f"{name}~",
+    batch_norm="BN",
 )
 LATEX = Notation(
     functions={
@@ -58,8 +59,9 @@ LATEX = Notation(
     times=r" \odot ",
     minus="-",
     fraction=lambda a, b: rf"\frac{{{a}}}{{{b}}}",
-    subscript=lambda name, index: f"{_script(name)}_{{{index}}}",
+    subscript=lambda name, index: _script(name, index),
     tilde=lambda name: rf"\tilde{{{_script(name)}}}",
+    batch_norm=r"\operatorname{BN}",
 )
 
 # How tightly each form binds: a sum needs brackets inside a product, a product none inside a sum.
@@ -80,7 +82,9 @@ def as_latex(graph: CellGraph) -> str:
 def _equations(graph: CellGraph, notation: Notation) -> list[tuple[str, str]]:
     names = _names(graph, notation)
     writer = _Writer(graph, names, notation)
-    return [(names[node], writer.write(node, top=True)[0]) for node in graph.nodes if node in names]
+    lines = [(names[node], writer.write(node, top=True)[0]) for node in graph.nodes if node in names]
+    kept = [pair for pair in zip(graph.states, graph.outputs, strict=True) if pair[1].op == "state"]
+    return lines + [(notation.subscript(name, "t"), writer.write(node)[0]) for name, node in kept]
 
 
 def _names(graph: CellGraph, notation: Notation) -> dict[Value, str]:
@@ -122,6 +126,9 @@ class _Writer:
                 return self._infix(node, " + ", _SUM)
             case "sub":
                 return self._infix(node, f" {n.minus} ", _SUM)
+            case "mul" if node.args[1].op == "table":
+                normalised = self.write(node.args[0].args[0])[0]
+                return f"{n.batch_norm}{n.open}{normalised}{n.close}", _ATOM
             case "mul":
                 return self._infix(node, n.times, _PRODUCT)
             case "div":

@@ -33,11 +33,13 @@ class Gradient:
     maps     for each affine map by name, the adjoint of its value: the outer product with the value it
              multiplies is the gradient of its weights, and itself that of its bias.
     vectors  for each learned vector by name, its adjoint in this row and step.
+    probes   for each probe by name, its adjoint.
     """
 
     states: tuple[Value, ...]
     maps: dict[str, Value]
     vectors: dict[str, Value]
+    probes: dict[str, Value]
 
 
 def gradient(graph: CellGraph) -> Gradient:
@@ -73,6 +75,7 @@ def gradient(graph: CellGraph) -> Gradient:
         states=tuple(states.get(name, zero) for name in graph.states),
         maps={node.name: adjoints[node] for node in graph.maps},
         vectors={node.name: adjoints[node] for node in graph.nodes if node.op == "vector"},
+        probes={node.name: adjoints[node] for node in graph.nodes if node.op == "probe"},
     )
 
 

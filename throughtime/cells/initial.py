@@ -11,6 +11,7 @@ from throughtime.cells.cell import Cell
 from throughtime.errors import CellError
 
 Matrix = Callable[[int, int, torch.Generator | None], Tensor]
+Vector = Callable[[int, torch.Generator | None], Tensor]
 
 
 def glorot(rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
@@ -55,6 +56,28 @@ MATRICES: dict[str, Matrix] = {
 }
 
 
+def normal(units: int, generator: torch.Generator | None) -> Tensor:
+    """Normal with standard deviation 1."""
+    return torch.randn(units, generator=generator)
+
+
+def uniform(units: int, generator: torch.Generator | None) -> Tensor:
+    """Uniform in [0, 1]."""
+    return torch.rand(units, generator=generator)
+
+
+def ring(units: int, generator: torch.Generator | None) -> Tensor:
+    """log(-log r) with r² uniform in [0.9², 0.999²] (Orvieto et al. 2023).
+
+    r is the radius of a point that is uniform on the ring between 0.9 and 0.999.
+    """
+    squared = torch.empty(units, dtype=torch.float64).uniform_(0.9**2, 0.999**2, generator=generator)
+    return (-0.5 * squared.log()).log().to(torch.get_default_dtype())
+
+
+VECTORS: dict[str, Vector] = {f.__name__: f for f in (normal, uniform, ring)}
+
+
 def initial_weights(
     cell: Cell, input_size: int, hidden_size: int, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
@@ -62,12 +85,8 @@ def initial_weights(
 
     Each block of hidden_size rows is drawn by itself. Without a generator torch's global one is used.
     """
+    _check_names(cell)
     graph, initial = cell.graph, cell.initial
-    for name in (initial.input, initial.recurrent):
-        if name not in MATRICES:
-            raise CellError(
-                f'cell "{cell.name}": there is no initialisation "{name}": there are {", ".join(MATRICES)}'
-            )
     weights: dict[str, Tensor] = {}
     for name, shape in graph.weight_shapes(input_size, hidden_size).items():
         if name == "bias":
@@ -76,6 +95,23 @@ def initial_weights(
             draw = MATRICES[initial.input if name == "weight_ih" else initial.recurrent]
             blocks = [draw(hidden_size, shape[1], generator) for _ in range(shape[0] // hidden_size)]
         else:
-            blocks = [torch.full(shape, initial.vectors.get(name, 0.0))]
+            blocks = [_vector(initial.vectors.get(name, 0.0), hidden_size, generator)]
         weights[name] = torch.cat(blocks)
     return weights
+
+
+def _vector(begins: float | str, units: int, generator: torch.Generator | None) -> Tensor:
+    if isinstance(begins, str):
+        return VECTORS[begins](units, generator)
+    return torch.full((units,), float(begins))
+
+
+def _check_names(cell: Cell) -> None:
+    initial = cell.initial
+    of_vectors = [name for name in initial.vectors.values() if isinstance(name, str)]
+    for names, known in (([initial.input, initial.recurrent], MATRICES), (of_vectors, VECTORS)):
+        for name in names:
+            if name not in known:
+                raise CellError(
+                    f'cell "{cell.name}": there is no initialisation "{name}": there are {", ".join(known)}'
+                )

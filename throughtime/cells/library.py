@@ -7,9 +7,21 @@ import runpy
 from pathlib import Path
 
 from throughtime.cells.cell import Cell
+from throughtime.cells.conditioned import image_rnn, multiplicative_lstm
+from throughtime.cells.deep import deep_transition_rnn, recurrent_highway
 from throughtime.cells.elman import irnn, np_rnn, rnn, rnn_relu
+from throughtime.cells.exponential import slstm
 from throughtime.cells.gru import gru, gru_reset_before, layer_norm_gru
-from throughtime.cells.lstm import coupled_lstm, layer_norm_lstm, lstm, lstm_1997, peephole_lstm
+from throughtime.cells.independent import indrnn, sru
+from throughtime.cells.linear import lru, min_gru, min_lstm
+from throughtime.cells.lstm import (
+    batch_norm_lstm,
+    coupled_lstm,
+    layer_norm_lstm,
+    lstm,
+    lstm_1997,
+    peephole_lstm,
+)
 from throughtime.errors import CellError
 
 CELLS: dict[str, Cell] = {
@@ -24,9 +36,20 @@ CELLS: dict[str, Cell] = {
         peephole_lstm,
         coupled_lstm,
         layer_norm_lstm,
+        batch_norm_lstm,
         gru,
         gru_reset_before,
         layer_norm_gru,
+        deep_transition_rnn,
+        recurrent_highway,
+        image_rnn,
+        min_gru,
+        min_lstm,
+        indrnn,
+        sru,
+        multiplicative_lstm,
+        slstm,
+        lru,
     )
 }
 

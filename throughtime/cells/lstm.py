@@ -1,7 +1,7 @@
 """The long short-term memory and its relatives."""
 
 from throughtime.cells.cell import cell
-from throughtime.cells.expression import layer_norm, sigmoid, tanh
+from throughtime.cells.expression import batch_norm, layer_norm, sigmoid, tanh
 
 
 @cell(state="h c", bias={"f": 1.0})
@@ -66,3 +66,28 @@ def layer_norm_lstm(x, s, w):
     o = sigmoid(w.gain_o * layer_norm(w.o(x, s.h, bias=False)) + w.shift_o)
     c = f * s.c + i * g
     return o * tanh(w.gain_c * layer_norm(c) + w.shift_c), c
+
+
+_NORMED = ("i", "hi", "f", "hf", "g", "hg", "o", "ho", "c")
+
+
+@cell(state="h c t", vectors={f"gain_{name}": 0.1 for name in _NORMED} | {"shift_f": 1.0})
+def batch_norm_lstm(x, s, w):
+    """Batch-normalised LSTM (Cooijmans et al. 2016).
+
+    W_x x and W_h h of each gate, and the cell state where it meets the output gate, are normalised apart,
+    over the rows of the batch in training and by running statistics in use; gains begin at 0.1. t counts
+    the steps, for the statistics are those of a step.
+    """
+
+    def normed(name, value):
+        return getattr(w, f"gain_{name}") * batch_norm(value, name)
+
+    def gate(name):
+        from_x = normed(name, getattr(w, name)(x, bias=False))
+        from_h = normed(f"h{name}", getattr(w, f"h{name}")(s.h, bias=False))
+        return from_x + from_h + getattr(w, f"shift_{name}")
+
+    i, f, g, o = sigmoid(gate("i")), sigmoid(gate("f")), tanh(gate("g")), sigmoid(gate("o"))
+    c = f * s.c + i * g
+    return o * tanh(normed("c", c) + w.shift_c), c, s.t + 1

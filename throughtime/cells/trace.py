@@ -11,7 +11,7 @@ from functools import cached_property
 from types import CodeType
 from typing import Any
 
-from throughtime.cells.expression import ACTIVATIONS, Value, as_value
+from throughtime.cells.expression import ACTIVATIONS, GIVEN, Value, as_value
 from throughtime.errors import CellError
 
 RESERVED = frozenset({"weight_ih", "weight_hh", "bias"})
@@ -77,6 +77,35 @@ class CellGraph:
     def vectors(self) -> tuple[str, ...]:
         """The names of the learned vectors."""
         return tuple(node.name for node in self.nodes if node.op == "vector")
+
+    @cached_property
+    def given(self) -> dict[str, str]:
+        """What a step is given besides x, the states and the weights: the kind of each by its name.
+
+        That is its operator, or "steps" for the row of the tables that each step of a row reads.
+        """
+        given = {node.name: node.op for node in self.nodes if node.op in GIVEN}
+        return given | ({"step": "steps"} if "table" in given.values() else {})
+
+    def given_shapes(self, steps: int, batch: int, hidden_size: int) -> dict[str, tuple[int, ...]]:
+        """The name and shape of everything that is given; tables may have any number of rows, shown as -1."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "row_mask": (batch, hidden_size),
+            "table": (-1, hidden_size),
+            "steps": (steps, batch),
+        }
+        return {name: shapes.get(kind, (steps, batch, hidden_size)) for name, kind in self.given.items()}
+
+    @cached_property
+    def driven(self) -> tuple[str, ...]:
+        """The states whose new value a map goes into: all but counters and what is carried unchanged."""
+        reached: set[Value] = set()
+        for node in self.nodes:
+            if node.op == "map" or any(arg in reached for arg in node.args):
+                reached.add(node)
+        return tuple(
+            name for name, output in zip(self.states, self.outputs, strict=True) if output in reached
+        )
 
     def weight_shapes(self, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...]]:
         """The name and shape of every weight."""
@@ -196,11 +225,25 @@ def trace(name: str, states: tuple[str, ...], equations: Callable[..., Any]) -> 
             f"({', '.join(type(output).__name__ for output in outputs)}): "
             "return the new value of each state, in their order"
         )
+    _check_counter(name, states, tuple(outputs))
     if any(output.op in {"x", "vector", "constant"} for output in outputs):
         raise CellError(f'cell "{name}"{_last(equations)} returns a state that no equation computes')
-    graph = CellGraph(states, tuple(outputs), _ordered(tuple(outputs)))
+    graph = CellGraph(states, tuple(outputs), ordered(tuple(outputs)))
     _check_names(name, graph, weights)
     return graph
+
+
+def _check_counter(name: str, states: tuple[str, ...], outputs: tuple[Value, ...]) -> None:
+    """A cell with tables counts its steps."""
+    if not any(node.op == "table" for node in ordered(outputs)):
+        return
+    new = dict(zip(states, outputs, strict=True)).get("t")
+    counts = new is not None and new.op == "add" and {arg.op for arg in new.args} == {"state", "constant"}
+    if not counts or {(arg.name, arg.number) for arg in new.args} != {("t", 0.0), ("", 1.0)}:  # type: ignore[union-attr]
+        raise CellError(
+            f'cell "{name}" uses batch_norm, whose statistics are those of a step: it needs a state t '
+            "that becomes s.t + 1"
+        )
 
 
 def _check_names(name: str, graph: CellGraph, weights: _Weights) -> None:
@@ -219,7 +262,7 @@ def _check_names(name: str, graph: CellGraph, weights: _Weights) -> None:
         raise CellError(f'cell "{name}" has no weights: let x into it through a map, as in w.i(x)')
 
 
-def _ordered(outputs: tuple[Value, ...]) -> tuple[Value, ...]:
+def ordered(outputs: tuple[Value, ...]) -> tuple[Value, ...]:
     """Every node the outputs need, in the order in which the equations made them."""
     needed: set[Value] = set()
     waiting = list(outputs)

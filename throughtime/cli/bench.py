@@ -60,12 +60,15 @@ def bench(
         raise ConfigError(f"threads must be 1 or more, got {threads}")
 
     from throughtime.bench.machine import describe, matmul_gflops, use_threads
-    from throughtime.bench.problems import GRID, Size, distinct
+    from throughtime.bench.problems import GRID, Size, can_be_timed, distinct
     from throughtime.bench.report import as_json, as_line, as_table, check_folder, write_report
     from throughtime.bench.rivals import has_jax
     from throughtime.bench.rows import measure
 
     grid = [Size.parse(size) for size in sizes] or list(GRID)
+    for cell in chosen if cells else ():
+        if not can_be_timed(cell):
+            raise ConfigError(f'"{cell.name}" needs the statistics of batches and is not timed by itself')
     chosen = chosen if cells else distinct(chosen)
     if output is not None:
         check_folder(output)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from throughtime.nn.recurrent import State
+from throughtime.nn.state import State
 
 #: Rows of logits that are held at a time. The library's own choice is several times slower on a processor.
 ROWS = 256
@@ -17,11 +17,15 @@ ROWS = 256
 
 @dataclass(frozen=True)
 class Loss:
-    """A sum of losses in nats over `count` predictions, and the state after them."""
+    """A sum of losses in nats over `count` predictions, and the state after them.
+
+    `penalty` is what training adds to the mean; it is no part of how good the predictions are.
+    """
 
     total: Tensor
     count: int
     state: State = ()
+    penalty: Tensor | float = 0.0
 
     @property
     def mean(self) -> Tensor:

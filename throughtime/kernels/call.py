@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -113,7 +114,44 @@ class Call:
         run(self.code.function, self.block, self.threads)
 
 
-#: For each weight_hh that was run without gradients: what it was then, numbers of it, and its packed form.
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    """Panels, with what the weight was when they were packed: whose, its version, place, and numbers of it."""
+
+    code: Compiled
+    version: int
+    address: int
+    numbers: Tensor
+    panels: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, code: Compiled, weight: Tensor) -> _Packed:
+        """The panels of a program from weight_hh as it is now."""
+        numbers = _sample(weight).clone()
+        return cls(code, weight._version, weight.data_ptr(), numbers, _pack(code, weight))
+
+    def holds(self, code: Compiled, weight: Tensor) -> bool:
+        """Whether these are the panels still."""
+        if code is not self.code or weight._version != self.version or weight.data_ptr() != self.address:
+            return False
+        if weight.numel() > WHOLE:
+            return torch.equal(_sample(weight), self.numbers)
+        size = weight.nbytes
+        return size == self.numbers.nbytes and not _compare(self.address, self.numbers.data_ptr(), size)
+
+
+def _sample(weight: Tensor) -> Tensor:
+    """The numbers of a weight that are compared."""
+    size = weight.numel()
+    every = 1 if size <= WHOLE else size // SAMPLE - 1 | 1  # odd: even strides meet in few places of the cache
+    return weight.as_strided((-(-size // every),), (every,))
+
+
+#: C's memcmp: `torch.equal` looks at one number after the other.
+_compare = (ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)).memcmp
+_compare.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
+
+#: For each weight_hh that was run without gradients, while it lives.
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
@@ -122,14 +160,10 @@ def packed(code: Compiled, weight: Tensor, remember: bool) -> dict[str, Tensor]:
     if not remember or weight.is_inference():
         _known.pop(weight, None)
         return _pack(code, weight)
-    now = (weight._version, weight.data_ptr(), code)
-    size = weight.numel()
-    sample = weight.detach().view(-1)[:: 1 if size <= WHOLE else size // SAMPLE]
-    seen, compared, panels = _known.get(weight, (None, sample, {}))
-    if seen != now or not torch.equal(compared, sample):
-        panels = _pack(code, weight)
-        _known[weight] = now, sample.clone(), panels
-    return panels
+    known = _known.get(weight)
+    if known is None or not known.holds(code, weight):
+        known = _known[weight] = _Packed.of(code, weight)
+    return known.panels
 
 
 def _pack(code: Compiled, weight: Tensor) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from throughtime.errors import KernelError
 from throughtime.kernels import machine
 
 DTYPES = frozenset({torch.float32, torch.float64})
+PLAIN = frozenset({Tensor, Parameter})
 
 
 def refusal(graph: CellGraph, x: Tensor) -> str | None:
@@ -25,6 +27,8 @@ def refusal(graph: CellGraph, x: Tensor) -> str | None:
         return f"machine code computes in float32 and float64, and x is {x.dtype}"
     if x.numel() == 0:
         return "machine code does not take an empty sequence or batch"
+    if any(node.op == "batch_norm" for node in graph.nodes):
+        return "the statistics of a batch join its rows, which machine code runs apart"
     return _unsupported()
 
 
@@ -43,16 +47,39 @@ def run(
     state: tuple[Tensor, ...],
     lengths: Tensor | None,
     reset: Tensor | None,
+    given: Mapping[str, Tensor],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`unroll` by machine code made for `graph`."""
-    inputs = [weights[name] for name in graph.weights]
-    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *inputs))
-    if wanted or not _plain(x, *state, *inputs):
+    inputs, extra = [weights[name] for name in graph.weights], [given[name] for name in graph.given]
+    tensors = (x, *state, *inputs, *extra)
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if wanted or not _plain(*tensors):
         operator = torch.ops.throughtime.unroll.default
-        outputs = operator(graph.text, x, list(state), inputs, lengths, reset, wanted)
+        outputs = operator(graph.text, x, list(state), inputs, lengths, reset, extra, wanted)
     else:  # the same without the cost of an operator, which counts where a step is all there is
-        outputs = _unroll(graph.text, x, state, inputs, lengths, reset, keep=False)
+        outputs = _unroll(graph.text, x, state, inputs, lengths, reset, extra, keep=False)
     return outputs[0], tuple(outputs[1 : 1 + len(state)])
+
+
+def step_again(
+    graph: CellGraph,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    given: Mapping[str, Tensor],
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """`run` without gradients for one step like one before, which needs no check; None for any other."""
+    if not _plain() or machine.unsupported() or type(state) is not tuple or len(given) != len(graph.given):
+        return None
+    inputs, extra = list(map(weights.get, graph.weights)), list(map(given.get, graph.given))
+    recorded = torch.is_grad_enabled()
+    for tensor in (x, *state, *inputs, *extra):
+        if type(tensor) not in PLAIN or not tensor.is_cpu or (recorded and tensor.requires_grad):
+            return None
+    from throughtime.kernels.stream import again
+
+    outputs = again(graph.text, x, state, inputs, extra)
+    return None if outputs is None else (outputs[0], tuple(outputs[1:]))
 
 
 def _plain(*tensors: Tensor) -> bool:
@@ -62,7 +89,7 @@ def _plain(*tensors: Tensor) -> bool:
         and not torch.jit.is_tracing()
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0
-        and all(type(tensor) in {Tensor, Parameter} for tensor in tensors)
+        and all(type(tensor) in PLAIN for tensor in tensors)
     )
 
 
@@ -73,12 +100,16 @@ def _unroll(
     weights: Sequence[Tensor],
     lengths: Tensor | None,
     reset: Tensor | None,
+    given: Sequence[Tensor],
     keep: bool,
 ) -> list[Tensor]:
     """y, the final states, and, to `keep` for the backward pass, what `kept_shapes` says."""
     from throughtime.kernels.passes import Problem, forward  # they need llvmlite
+    from throughtime.kernels.stream import step
 
-    return forward(Problem(cell, x, state, weights, lengths, reset), keep)
+    if len(x) == 1 and lengths is None and reset is None and not keep:
+        return step(cell, x, state, weights, given)
+    return forward(Problem(cell, x, state, weights, lengths, reset, given), keep)
 
 
 def _unroll_fake(
@@ -88,6 +119,7 @@ def _unroll_fake(
     weights: Sequence[Tensor],
     lengths: Tensor | None,
     reset: Tensor | None,
+    given: Sequence[Tensor],
     keep: bool,
 ) -> list[Tensor]:
     from throughtime.kernels.passes import kept_shapes
@@ -105,15 +137,17 @@ def _unroll_backward(
     weights: Sequence[Tensor],
     lengths: Tensor | None,
     reset: Tensor | None,
+    given: Sequence[Tensor],
     kept: Sequence[Tensor],
     y: Tensor,
     adjoints: Sequence[Tensor | None],
     wanted: Sequence[bool],
 ) -> list[Tensor]:
-    """The gradients of x, the initial states and the weights; an empty tensor for one not `wanted`."""
+    """The gradients of x, the initial states, the weights and what is given; empty for one not `wanted`."""
     from throughtime.kernels.passes import Problem, backward
 
-    return backward(Problem(cell, x, state, weights, lengths, reset), kept, y, adjoints, wanted)
+    problem = Problem(cell, x, state, weights, lengths, reset, given)
+    return backward(problem, kept, y, adjoints, wanted)
 
 
 def _unroll_backward_fake(
@@ -123,42 +157,46 @@ def _unroll_backward_fake(
     weights: Sequence[Tensor],
     lengths: Tensor | None,
     reset: Tensor | None,
+    given: Sequence[Tensor],
     kept: Sequence[Tensor],
     y: Tensor,
     adjoints: Sequence[Tensor | None],
     wanted: Sequence[bool],
 ) -> list[Tensor]:
-    inputs = (x, *state, *weights)
-    return [
-        value.new_empty(value.shape) if want else value.new_empty(0)
-        for value, want in zip(inputs, wanted, strict=True)
-    ]
+    inputs = (x, *state, *weights, *given)
+    return [x.new_empty(value.shape if want else 0) for value, want in zip(inputs, wanted, strict=True)]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    cell, x, state, weights, lengths, reset, keep = inputs
+    cell, x, state, weights, lengths, reset, given, keep = inputs
     if not keep:
         raise KernelError(
             "this recurrence was exported or traced without gradients and has nothing to compute them "
             "from: export it with gradients, or call it under torch.no_grad()"
         )
     ctx.set_materialize_grads(False)
-    ctx.cell, ctx.states, ctx.weights = cell, len(state), len(weights)
-    ctx.wanted = [t.requires_grad for t in (x, *state, *weights)]
+    ctx.cell = cell
+    ctx.counts = 1, len(state), len(weights), len(given)
+    ctx.wanted = [t.requires_grad for t in (x, *state, *weights, *given)]
     kept = output[1 + len(state) :]
-    ctx.save_for_backward(x, *state, *weights, lengths, reset, output[0], *kept)
+    ctx.save_for_backward(x, *state, *weights, *given, lengths, reset, output[0], *kept)
 
 
 def _backward(ctx: Any, adjoints: list[Tensor | None]) -> tuple[Any, ...]:
-    x, *rest = ctx.saved_tensors
-    state, rest = rest[: ctx.states], rest[ctx.states :]
-    weights, (lengths, reset, y, *kept) = rest[: ctx.weights], rest[ctx.weights :]
-    given = list(adjoints[: 1 + ctx.states])
+    (x,), state, weights, given, (lengths, reset, y, *kept) = _split(ctx.saved_tensors, ctx.counts)
+    adjoints = list(adjoints[: 1 + len(state)])
     gradients = torch.ops.throughtime.unroll_backward.default(
-        ctx.cell, x, state, weights, lengths, reset, kept, y, given, ctx.wanted
+        ctx.cell, x, state, weights, lengths, reset, given, kept, y, adjoints, ctx.wanted
     )
     found = [gradient if want else None for gradient, want in zip(gradients, ctx.wanted, strict=True)]
-    return None, found[0], found[1 : 1 + ctx.states], found[1 + ctx.states :], None, None, None
+    (by_x,), by_state, by_weights, by_given, _ = _split(found, ctx.counts)
+    return None, by_x, by_state, by_weights, None, None, by_given, None
+
+
+def _split(values: Sequence[Any], counts: Sequence[int]) -> list[list[Any]]:
+    """Cut into parts of so many values each, and what is left."""
+    ends = [0, *itertools.accumulate(counts), len(values)]
+    return [list(values[start:stop]) for start, stop in itertools.pairwise(ends)]
 
 
 def _refuse_second_derivative(ctx: Any, adjoints: Any) -> Any:

@@ -391,6 +391,9 @@ class _RegionWriter:
         match buffer.kind:
             case Kind.UNITS:
                 index = b.mul(column, self.hidden)
+            case Kind.TABLE:
+                table_row = lookup(b, self.base["given step"], b.add(self.start, row))
+                index = b.mul(b.add(b.mul(table_row, columns), column), self.hidden)
             case Kind.STEPS:
                 index = b.mul(b.add(b.mul(b.add(self.start, row), columns), column), self.hidden)
             case Kind.STEP_NUMBERS:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from throughtime.cells.algebra import Algebra
-from throughtime.cells.expression import Value
+from throughtime.cells.expression import GIVEN, Value
 from throughtime.cells.gradient import gradient
 from throughtime.cells.trace import CellGraph
 
 #: What is read and not computed. `projection` is the product of a map with x, made for all steps at
 #: once; `output_adjoint` is the derivative of the loss by y.
-LEAVES = frozenset({"state", "vector", "bias", "projection", "constant", "adjoint", "output_adjoint"})
+LEAVES = GIVEN | {"state", "vector", "bias", "projection", "constant", "adjoint", "output_adjoint"}
 #: Leaves and operators that only the backward step has.
 BACKWARD = frozenset(
     {"adjoint", "output_adjoint", "transposed", "relu_backward", "softplus_backward", "maximum_backward"}
@@ -32,6 +32,7 @@ class Lowered:
     states    the adjoints of the states before.
     maps      the adjoint of each map by name.
     vectors   the adjoint of each learned vector by name.
+    probes    the adjoint of each probe by name.
     """
 
     graph: CellGraph
@@ -41,6 +42,7 @@ class Lowered:
     states: tuple[Value, ...]
     maps: dict[str, Value]
     vectors: dict[str, Value]
+    probes: dict[str, Value]
 
 
 def lower(graph: CellGraph) -> Lowered:
@@ -55,6 +57,7 @@ def lower(graph: CellGraph) -> Lowered:
         states=tuple(lowering(adjoint) for adjoint in backward.states),
         maps={name: lowering(adjoint) for name, adjoint in backward.maps.items()},
         vectors={name: lowering(adjoint) for name, adjoint in backward.vectors.items()},
+        probes={name: lowering(adjoint) for name, adjoint in backward.probes.items()},
     )
 
 
@@ -81,7 +84,7 @@ class _Lowering:
         match node.op:
             case "constant":
                 return algebra.constant(node.number)
-            case "state" | "vector":
+            case "state" | "vector" | "row_mask" | "step_mask" | "probe" | "table":
                 return algebra.leaf(node.op, node.name)
             case "adjoint":
                 carried = algebra.leaf("adjoint", node.name)

@@ -29,6 +29,7 @@ class Problem:
         weights: Sequence[Tensor],
         lengths: Tensor | None,
         reset: Tensor | None,
+        given: Sequence[Tensor],
     ) -> None:
         self.cell, self.plan, self.x = cell, plan(cell), x
         self.graph = self.plan.graph
@@ -39,18 +40,37 @@ class Problem:
         }
         self.layout = Layout.of(self.steps, self.batch, lengths, reset)
         self.initial = [self.layout.by_rank(value).contiguous() for value in state]
+        self.given = {
+            f"given {name}": self._laid_out(kind, value).contiguous()
+            for (name, kind), value in zip(self.graph.given.items(), given, strict=True)
+        }
+
+    def _laid_out(self, kind: str, value: Tensor) -> Tensor:
+        """What is given, as the layout has its rows."""
+        match kind:
+            case "table":
+                return value
+            case "row_mask":
+                return self.layout.by_rank(value)
+            case "steps":
+                return self.layout.pack(value[..., None])
+        return self.layout.pack(value)
 
     def empty(self, *shape: int) -> Tensor:
         """A tensor of x's type."""
         return self.x.new_empty(shape)
 
     def call(self, code: Compiled, buffers: dict[str, Tensor], remember: bool = False) -> Call:
-        """A program, with its weights besides `buffers`."""
+        """A program, with its inputs besides `buffers`."""
+        return Call(code, self.layout, self.hidden, self.x, buffers | self.fixed(code, remember))
+
+    def fixed(self, code: Compiled, remember: bool) -> dict[str, Tensor]:
+        """What a program reads at all steps: its weights, and what it is given."""
         weights = {f"vector {name}": self.weights[name] for name in self.graph.vectors}
         if "bias" in self.weights:
             weights["bias"] = self.weights["bias"]
         panels = packed(code, self.weights["weight_hh"], remember) if code.packs else {}
-        return Call(code, self.layout, self.hidden, self.x, buffers | weights | panels)
+        return self.given | weights | panels
 
     def point_to_states(self, call: Call, history: Sequence[Tensor], start: int) -> None:
         """Where the states before the steps from `start` on are."""
@@ -108,7 +128,7 @@ def backward(
     adjoints: Sequence[Tensor | None],
     wanted: Sequence[bool],
 ) -> list[Tensor]:
-    """The gradients of x, the initial states and the weights; an empty tensor for one not `wanted`.
+    """The gradients of x, the initial states, the weights and what is given; empty for one not `wanted`.
 
     `adjoints` are the derivatives of the loss by y and the final states.
     """
@@ -127,7 +147,8 @@ class _Backward:
         self.problem, self.graph, self.layout = problem, problem.graph, problem.layout
         states = len(self.graph.states)
         self.x_wanted, self.states_wanted = wanted[0], wanted[1 : 1 + states]
-        self.wanted = dict(zip(problem.weights, wanted[1 + states :], strict=True))
+        of_weights = wanted[1 + states : 1 + states + len(problem.weights)]
+        self.wanted = dict(zip(problem.weights, of_weights, strict=True))
         self.x = self.layout.pack(problem.x)
         kept = [value.contiguous() for value in kept]
         self.history = [self.layout.pack(y).contiguous(), *kept[: states - 1]]
@@ -143,6 +164,10 @@ class _Backward:
         }
         shapes = {name: weight.shape for name, weight in problem.weights.items() if name not in self.sums}
         self.products = {name: problem.empty(*s) for name, s in shapes.items() if self.wanted[name]}
+        self.by_given = [
+            problem.empty(self.layout.rows, problem.hidden) if kind == "probe" else problem.empty(0)
+            for kind in self.graph.given.values()
+        ]
         inputs = self.graph.input_blocks
         self.by_x = problem.empty(self.layout.rows, problem.inputs) if self.x_wanted and inputs else None
         self.inputs = slice((len(self.graph.maps) - len(inputs)) * problem.hidden, None)
@@ -193,6 +218,10 @@ class _Backward:
                 "gradient of bias" if name == "bias" else f"gradient of vector {name}": total
                 for name, total in self.sums.items()
             },
+            **{
+                f"gradient of probe {name}": values
+                for name, values in zip(self.graph.given, self.by_given, strict=True)
+            },
         }
 
     def _gradients(self) -> list[Tensor]:
@@ -212,7 +241,11 @@ class _Backward:
                 gradients.append(self.sums[name].sum(0))
             else:
                 gradients.append(self.products[name])
-        return gradients
+        probes = (op == "probe" for op in self.graph.given.values())
+        return gradients + [
+            layout.unpack(values) if probe else values
+            for values, probe in zip(self.by_given, probes, strict=True)
+        ]
 
     @staticmethod
     def _add(total: Tensor, left: Tensor, right: Tensor, first: bool) -> None:

@@ -94,7 +94,7 @@ class _Plan:
             case "deltas":
                 return f"d a_{list(self.schedule.deltas)[place.column]}"
             case "gradient":
-                name = name.removeprefix("of ").removeprefix("vector ")
+                name = name.removeprefix("of ").removeprefix("vector ").removeprefix("probe ")
                 if name == "bias":
                     name = f"b_{self.graph.bias_blocks[place.column]}"
                 return f"d {name}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from throughtime.cells.expression import LAYER_NORM_EPSILON, Value
+from throughtime.cells.expression import GIVEN, LAYER_NORM_EPSILON, Value
 from throughtime.cells.trace import CellGraph
 
 OPERATORS: dict[str, Callable[..., Tensor]] = {
@@ -28,6 +28,10 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+#: The share of a batch in the running statistics of batch norm.
+MOMENTUM = 0.1
+
+
 def refusal(graph: CellGraph, x: Tensor) -> str | None:
     """Why this backend cannot run `graph` on `x`: it always can."""
     return None
@@ -40,6 +44,7 @@ def run(
     state: tuple[Tensor, ...],
     lengths: Tensor | None,
     reset: Tensor | None,
+    given: Mapping[str, Tensor],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`unroll` by its definition: any device, any floating type, any order of derivative.
 
@@ -50,7 +55,7 @@ def run(
     if lengths is not None:
         active = torch.arange(len(x), device=x.device)[:, None] < lengths.to(x.device)
         x = torch.where(active[..., None], x, 0.0)
-    step = _Step(graph, weights, x)
+    step = _Step(graph, weights, x, given)
     outputs = []
     for t in range(len(x)):
         if reset is not None:
@@ -69,8 +74,10 @@ def run(
 class _Step:
     """One step of a graph: products of x are made for all steps at once, then looked up."""
 
-    def __init__(self, graph: CellGraph, weights: Mapping[str, Tensor], x: Tensor) -> None:
-        self.graph = graph
+    def __init__(
+        self, graph: CellGraph, weights: Mapping[str, Tensor], x: Tensor, given: Mapping[str, Tensor]
+    ) -> None:
+        self.graph, self.given = graph, given
         self.constants = {
             node: x.new_tensor(node.number) for node in graph.nodes if node.op == "constant"
         } | {node: weights[node.name] for node in graph.nodes if node.op == "vector"}
@@ -107,6 +114,14 @@ class _Step:
         for node in self.graph.nodes:
             if node.op == "state":
                 values[node] = before[node.name]
+            elif node.op == "row_mask":
+                values[node] = self.given[node.name][rows]
+            elif node.op == "table":
+                values[node] = self.given[node.name][self.given["step"][t, rows]]
+            elif node.op == "batch_norm":
+                values[node] = self._batch_norm(node, self.given["step"][t, rows], values)
+            elif node.op in GIVEN:
+                values[node] = self.given[node.name][t, rows]
             elif node.op == "map":
                 values[node] = self._map(node, t, rows, products)
             elif node.op in OPERATORS:
@@ -116,6 +131,21 @@ class _Step:
                 parts = F.linear(values[node], weight).chunk(len(names), -1)
                 products |= {(name, node): part for name, part in zip(names, parts, strict=True)}
         return tuple(values[output].expand_as(state[0]) for output in self.graph.outputs)
+
+    def _batch_norm(self, node: Value, steps: Tensor, values: dict[Value, Tensor]) -> Tensor:
+        """The rows of this step normalised by their own statistics, which the running ones move towards.
+
+        A single row has none, and takes the running ones.
+        """
+        a, mean, variance = (values[arg] for arg in node.args)
+        if len(a) > 1:
+            variance, mean = torch.var_mean(a, 0, correction=0)
+            unbiased = variance.detach() * (len(a) / (len(a) - 1))
+            for table, new in zip(node.args[1:], (mean.detach(), unbiased), strict=True):
+                running = self.given[table.name]
+                at = steps.unique()
+                running[at] = torch.lerp(running[at], new.expand(len(at), -1), MOMENTUM)
+        return (a - mean) * torch.rsqrt(variance + LAYER_NORM_EPSILON)
 
     def _map(
         self, node: Value, t: int, rows: Tensor | slice, products: dict[tuple[str, Value], Tensor]

@@ -15,10 +15,12 @@ class Kind(Enum):
     """What a buffer holds, for H units, B rows, and N steps of all rows together."""
 
     UNITS = "[columns, H], the same for every row"
+    TABLE = "[S, columns, H], of which each step of a row reads the row that `given step` says"
+    INDEX = "[N] integers"
     STEPS = "[N, columns, H]"
     STEP_NUMBERS = "[N, columns]"
     STATE = "[N, H], the new state of each step; and before the first, [B, H]"
-    ROWS = "[B, columns, H], for as long as a step lasts"
+    ROWS = "[B, columns, H], the same at every step or for as long as one lasts"
     ROW_NUMBERS = "[B, columns], for as long as a step lasts"
     CARRY = "[2, B, H], read from one half and written to the other, in turn"
     SUM = "[B, columns, H], which grows by what is stored"
@@ -150,9 +152,9 @@ def schedule(graph: CellGraph) -> Schedule:
 
 def _leaf_homes(graph: CellGraph, lowered: Lowered) -> dict[Value, Place]:
     """Where the leaves of both programs are read; for a state and its adjoint, that before the step."""
-    roots = (*lowered.outputs, *lowered.states, *lowered.maps.values(), *lowered.vectors.values())
+    adjoints = (*lowered.states, *lowered.maps.values(), *lowered.vectors.values(), *lowered.probes.values())
     homes = {}
-    for leaf in postorder(roots):
+    for leaf in postorder((*lowered.outputs, *adjoints)):
         match leaf.op:
             case "state":
                 homes[leaf] = Place(f"state {leaf.name}", before=True)
@@ -162,6 +164,8 @@ def _leaf_homes(graph: CellGraph, lowered: Lowered) -> dict[Value, Place]:
                 homes[leaf] = Place("bias", graph.bias_blocks.index(leaf.name))
             case "projection":
                 homes[leaf] = Place("projections", graph.input_blocks.index(leaf.name))
+            case "row_mask" | "step_mask" | "probe" | "table":
+                homes[leaf] = Place(f"given {leaf.name}")
             case "adjoint":
                 homes[leaf] = Place(f"carry {leaf.name}", before=True)
             case "output_adjoint":
@@ -178,8 +182,19 @@ def _backward_sinks(lowered: Lowered, deltas: list[str]) -> list[tuple[Value, Pl
         for column, name in enumerate(graph.bias_blocks)
     ]
     sinks += [(adjoint, Place(f"gradient of vector {name}")) for name, adjoint in lowered.vectors.items()]
+    sinks += [(adjoint, Place(f"gradient of probe {name}")) for name, adjoint in lowered.probes.items()]
     carries = [Place(f"carry {name}") for name in graph.states]
     return sinks + list(zip(lowered.states, carries, strict=True))
+
+
+#: How what is given by each operator stands in memory.
+GIVEN_KINDS = {
+    "row_mask": Kind.ROWS,
+    "step_mask": Kind.STEPS,
+    "probe": Kind.STEPS,
+    "table": Kind.TABLE,
+    "steps": Kind.INDEX,
+}
 
 
 def _buffers(graph: CellGraph) -> dict[str, Buffer]:
@@ -189,6 +204,7 @@ def _buffers(graph: CellGraph) -> dict[str, Buffer]:
         buffers["projections"] = Buffer(Kind.STEPS, len(graph.input_blocks))
     if graph.bias_blocks:
         buffers["bias"] = Buffer(Kind.UNITS, len(graph.bias_blocks))
+    buffers |= {f"given {name}": Buffer(GIVEN_KINDS[kind]) for name, kind in graph.given.items()}
     return buffers | {f"vector {name}": Buffer(Kind.UNITS) for name in graph.vectors}
 
 
@@ -200,6 +216,8 @@ def _gradient_buffers(graph: CellGraph) -> dict[str, Buffer]:
     if graph.bias_blocks:
         buffers["gradient of bias"] = Buffer(Kind.SUM, len(graph.bias_blocks))
     buffers |= {f"gradient of vector {name}": Buffer(Kind.SUM) for name in graph.vectors}
+    probes = [name for name, op in graph.given.items() if op == "probe"]
+    buffers |= {f"gradient of probe {name}": Buffer(Kind.STEPS) for name in probes}
     return buffers | {f"carry {name}": Buffer(Kind.CARRY) for name in graph.states}
 
 
@@ -273,6 +291,8 @@ def _program(
     for index in range(1 + max(level[value] for value, _ in sinks)):
         regions.append(_region(index, values, level, per_row, homes, frozenset(read), sinks))
     used = {place.buffer for place in homes.values()} | {place.buffer for _, place in sinks}
+    if any(buffers[buffer].kind is Kind.TABLE for buffer in used):
+        used.add("given step")
     return Program(
         name, name == "backward", {n: b for n, b in buffers.items() if n in used}, tuple(regions), homes
     )

@@ -60,6 +60,7 @@ def run(
     state: tuple[Tensor, ...],
     lengths: Tensor | None,
     reset: Tensor | None,
+    given: Mapping[str, Tensor],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`unroll` by torch's layer, cut where a row is reset and packed where lengths differ."""
     found = find_layer(graph)

@@ -15,12 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 from throughtime.cells.cell import Cell
 from throughtime.errors import ConfigError, ShapeError
-from throughtime.kernels import compiled, reference, torch_layers
+from throughtime.kernels import compiled, reference, scan, torch_layers
 
 #: The backends, fastest first.
 BACKENDS: dict[str, ModuleType] = {
     "llvm": compiled,
     "torch": torch_layers,
+    "scan": scan,
     "reference": reference,
 }
 
@@ -65,6 +66,7 @@ def unroll(
     reset: Bool[Tensor, "T B"] | None = None,
     backend: str = "auto",
     checkpoint_every: int | Literal["auto"] | None = None,
+    given: Mapping[str, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "T B H"], tuple[Float[Tensor, "B H"], ...]]:
     """Run `cell` over time: s_t = cell(x_t, s_{t-1}), y_t the first of the states s_t.
 
@@ -80,9 +82,15 @@ def unroll(
              keep for the backward pass only the states before every so many steps, and compute the
              rest again then: about a third more work, and memory that grows with T / k + k for a k of
              this many steps instead of with T. "auto" takes the square root of T. Keeps all if None.
+    given    what the graph of the cell needs besides, named and shaped as `cell.graph.given_shapes` says.
 
     Returns y and the final states. Raises `ShapeError` where the tensors do not fit each other.
     """
+    stepping = x.shape[:1] == (1,) and lengths is None and reset is None and checkpoint_every is None
+    if stepping and backend in {"auto", "llvm"} and state is not None:
+        again = compiled.step_again(cell.graph, weights, x, state, given or {})
+        if again is not None:
+            return again
     hidden_size = _check_weights(cell, weights, x)
     batch = x.shape[1]
     if state is None:
@@ -92,9 +100,15 @@ def unroll(
     reset = _check_reset(reset, x, lengths)
     run = BACKENDS[explain(cell, x, backend).backend].run
     every = _check_checkpoints(checkpoint_every, len(x))
+    given = _check_given(cell, {} if given is None else given, x, hidden_size)
     if every < len(x) and torch.is_grad_enabled():
-        return _run_in_pieces(run, cell, weights, x, state, lengths, reset, every)
-    y, final = run(cell.graph, weights, x, state, lengths, reset)
+        if any(node.op == "batch_norm" for node in cell.graph.nodes):
+            raise ConfigError(
+                f'cell "{cell.name}" would count each batch twice in its running statistics when it is '
+                "computed again for checkpoint_every: leave that out"
+            )
+        return _run_in_pieces(run, cell, weights, x, state, lengths, reset, given, every)
+    y, final = run(cell.graph, weights, x, state, lengths, reset, given)
     return y, final
 
 
@@ -106,6 +120,7 @@ def _run_in_pieces(
     state: tuple[Tensor, ...],
     lengths: Tensor | None,
     reset: Tensor | None,
+    given: Mapping[str, Tensor],
     every: int,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`unroll`, each piece of `every` steps run again in the backward pass from the states before it."""
@@ -119,6 +134,7 @@ def _run_in_pieces(
             state,
             None if lengths is None else _unless_full((lengths - start).clamp(0, len(part)), len(part)),
             None if reset is None else _unless_none(reset[start : start + every]),
+            _given_from(cell, given, start, start + every),
             use_reentrant=False,
             preserve_rng_state=False,
         )
@@ -142,10 +158,9 @@ def _check_weights(cell: Cell, weights: Mapping[str, Tensor], x: Tensor) -> int:
         raise ShapeError(
             f"x must be floating point of shape [T, B, I], got {x.dtype} of shape {list(x.shape)}"
         )
-    name = next(iter(cell.graph.weight_shapes(1, 1)))
+    name, (blocks, *_) = next(iter(cell.graph.weight_shapes(1, 1).items()))
     if name not in weights:
         raise ShapeError(f'cell "{cell.name}" needs the weight "{name}", got {", ".join(weights) or "none"}')
-    blocks = cell.graph.weight_shapes(1, 1)[name][0]
     rows = weights[name].shape[0] if weights[name].dim() else 0
     if rows < blocks:
         raise ShapeError(
@@ -187,6 +202,30 @@ def _check_state(cell: Cell, state: tuple[Tensor, ...], x: Tensor, hidden_size: 
                 f"got {list(value.shape)}"
             )
         _check_like(f"state {name}", value, x)
+
+
+def _given_from(cell: Cell, given: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
+    """What is given at the steps from `start` to before `stop`."""
+    kinds, lasting = cell.graph.given, {"row_mask", "table"}
+    return {name: value if kinds[name] in lasting else value[start:stop] for name, value in given.items()}
+
+
+def _check_given(
+    cell: Cell, given: Mapping[str, Tensor], x: Tensor, hidden_size: int
+) -> Mapping[str, Tensor]:
+    shapes = cell.graph.given_shapes(x.shape[0], x.shape[1], hidden_size)
+    if given.keys() != shapes.keys():
+        raise ShapeError(
+            f'cell "{cell.name}" must be given {", ".join(shapes) or "nothing"}, '
+            f"got {', '.join(given) or 'nothing'}"
+        )
+    for name, shape in shapes.items():
+        found = tuple(given[name].shape)
+        if len(found) != len(shape) or found[1:] != shape[1:] or shape[0] not in {-1, found[0]}:
+            raise ShapeError(f"{name} must have shape {list(shape)}, got {list(found)}")
+        if cell.graph.given[name] != "steps":
+            _check_like(name, given[name], x)
+    return given
 
 
 def _check_lengths(lengths: Tensor | None, x: Tensor) -> Tensor | None:

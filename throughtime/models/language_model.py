@@ -12,7 +12,10 @@ from torch.nn import functional as F
 from throughtime.cells.cell import Cell
 from throughtime.errors import ConfigError
 from throughtime.heads.categorical import ROWS, Categorical, Loss
-from throughtime.nn.recurrent import Recurrent, State
+from throughtime.nn.dropout import drop_steps
+from throughtime.nn.penalties import activation_penalty, temporal_activation_penalty
+from throughtime.nn.recurrent import Connection, Recurrent
+from throughtime.nn.state import State
 
 
 class TokenBatch(Protocol):
@@ -38,6 +41,12 @@ class LanguageModel(nn.Module):
     embedding   features of E; `hidden` where it is None.
     dropout     on the embedding, between layers and on the output, in training only.
     tied        W = E where the sizes allow it (Press & Wolf 2017); `ConfigError` where they do not.
+    activation_penalty, temporal_activation_penalty
+                factors of the penalties of `throughtime.nn.penalties` on the output of the recurrence, after
+                dropout and before it, which training adds to the loss (Merity et al. 2017).
+
+    The options between `dropout` and these are those of `Recurrent`; `variational` drops the same features
+    of the embedding and the output throughout a chunk too.
     """
 
     def __init__(
@@ -51,6 +60,14 @@ class LanguageModel(nn.Module):
         layers: int = 1,
         embedding: int | None = None,
         dropout: float = 0.0,
+        variational: bool = False,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        connection: Connection | None = None,
+        learned_state: bool = False,
+        activation_penalty: float = 0.0,
+        temporal_activation_penalty: float = 0.0,
         tied: bool = True,
     ) -> None:
         super().__init__()
@@ -60,10 +77,26 @@ class LanguageModel(nn.Module):
                 f"tied weights need embedding = hidden, got {embedding} and {hidden}: "
                 "leave the embedding out, or set tied to false"
             )
-        self.boundary, self.unknown, self.dropout = boundary, unknown, dropout
+        self.boundary, self.unknown = boundary, unknown
+        self.dropout, self.variational = dropout, variational
+        self.activation_penalty = activation_penalty
+        self.temporal_activation_penalty = temporal_activation_penalty
         self.embedding = nn.Embedding(classes, embedding)
         weight = cast(nn.Parameter, nn.init.normal_(self.embedding.weight, std=embedding**-0.5))
-        self.recurrence = Recurrent(cell, embedding, hidden, layers=layers, dropout=dropout)
+        self.recurrence = Recurrent(
+            cell,
+            embedding,
+            hidden,
+            layers=layers,
+            input_dropout=dropout,
+            dropout=dropout,
+            variational=variational,
+            recurrent_dropout=recurrent_dropout,
+            weight_dropout=weight_dropout,
+            zoneout=zoneout,
+            connection=connection,
+            learned_state=learned_state,
+        )
         self.head = Categorical(hidden, classes, weight if tied else None)
 
     def begin(self, batch: int) -> State:
@@ -71,23 +104,35 @@ class LanguageModel(nn.Module):
         return self.recurrence.begin(batch)
 
     def features(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T H"], State]:
-        """What the recurrence says after each token, and the state after the last."""
+        """What the recurrence says after each token, before dropout, and the state after the last."""
         # Looked up time first, as the recurrence reads it, so that nothing has to be copied.
         x = F.embedding(tokens.T, self.embedding.weight).transpose(0, 1)
         begins = tokens == self.boundary
         marks = begins | (tokens == self.unknown)
         if marks.any():
             x = x.masked_fill(marks[..., None], 0.0)
-        x = F.dropout(x, self.dropout, self.training)
-        y, state = self.recurrence(x, state, reset=begins)
-        return F.dropout(y, self.dropout, self.training), state
+        return self.recurrence(x, state, reset=begins)
 
     def loss(self, batch: TokenBatch, state: State | None = None) -> Loss:
         """The summed cross-entropy of `batch.targets`, and the state after the batch."""
         state = self.begin(len(batch.inputs)) if state is None else state
         features, state = self.features(batch.inputs, state)
-        loss = self.head.loss(features, batch.targets)
-        return Loss(loss.total, loss.count, state)
+        dropped = self._drop(features)
+        loss = self.head.loss(dropped, batch.targets)
+        return Loss(loss.total, loss.count, state, self._penalty(features, dropped))
+
+    def _drop(self, features: Float[Tensor, "B T H"]) -> Float[Tensor, "B T H"]:
+        if not (self.training and self.dropout):
+            return features
+        return drop_steps(features.transpose(0, 1), self.dropout, self.variational).transpose(0, 1)
+
+    def _penalty(self, features: Tensor, dropped: Tensor) -> Tensor | float:
+        penalty: Tensor | float = 0.0
+        if self.training and self.activation_penalty:
+            penalty = self.activation_penalty * activation_penalty(dropped)
+        if self.training and self.temporal_activation_penalty:
+            penalty = penalty + self.temporal_activation_penalty * temporal_activation_penalty(features)
+        return penalty
 
     def step(self, tokens: Int[Tensor, "B"], state: State) -> tuple[Float[Tensor, "B C"], State]:
         """The log-probability of every token after `tokens`, and the state after them."""

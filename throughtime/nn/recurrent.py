@@ -2,77 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from throughtime.cells.cell import Cell
-from throughtime.cells.initial import initial_weights
+from throughtime.cells.expression import LAYER_NORM_EPSILON
+from throughtime.cells.initial import glorot, initial_weights
 from throughtime.cells.library import find_cell
+from throughtime.cells.transform import (
+    batch_statistics,
+    expected_zoneout,
+    learned_begin,
+    probed,
+    recurrent_dropout,
+    zoneout,
+)
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.kernels.unroll import Choice, explain, unroll
+from throughtime.nn.dropout import drop_steps, drop_weights, keep_mask
+from throughtime.nn.state import State
 
-#: For each layer, forward then backward direction, one [B, H] tensor for each state of the cell.
-State = tuple[tuple[Tensor, ...], ...]
-
-
-def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
-    """The state with `function` applied to each of its tensors."""
-    return tuple(tuple(function(value) for value in values) for values in state)
+Merge = Literal["concat", "sum", "mean"]
+Connection = Literal["residual", "highway"]
 
 
 class Recurrent(nn.Module):
     """A stack of recurrences over [batch, time, feature].
 
-    cell            a `Cell`, or the name of one in the table of cells.
+    cell            a `Cell`, or the name of one in the table of cells; or one for each layer.
     input_size      features of x.
-    hidden_size     units of each layer and direction.
-    layers          how many stand on each other.
-    bidirectional   whether each layer also runs backwards in time; the outputs are concatenated.
-    dropout         probability of dropping an output between two layers, in training only.
+    hidden_size     units of each direction; or of each layer's directions.
+    layers          how many stand on each other; as many as the lists above have, or 1.
+    bidirectional   whether each layer also runs backwards in time.
+    merge           what a layer puts out of two directions: both ("concat"), their "sum" or their "mean".
+    connection      how the input x of a layer beyond the first joins its output y: not at all (None);
+                    "residual", y + x (He et al. 2016); "highway", t ⊙ y + (1 - t) ⊙ x with the gate
+                    t = σ(W x + b), b beginning at -1 (Srivastava, Greff & Schmidhuber 2015).
+    learned_state   whether the state before the first step, and after a reset, is learned instead of zero.
+
+    In training only, each the probability with which something is dropped:
+
+    input_dropout, dropout, output_dropout
+                    a feature of x, of what one layer gives the next, of y; `variational` drops the same
+                    features at all steps of a row (Gal & Ghahramani 2016).
+    recurrent_dropout
+                    a unit of what recurrent matrices multiply, the same at all steps of a row.
+    weight_dropout  an entry of a recurrent matrix, the same for all rows and steps (Merity et al. 2017).
+    zoneout         a unit's change at a step: it keeps the value it had (Krueger et al. 2016). A rate for
+                    all states or for each by name, {"h": 0.05, "c": 0.5}. In evaluation the mean of both.
+
+    norm_steps      the first steps for which a cell with `batch_norm` has statistics; later ones share the
+                    last.
     backend         "auto" or a name of `throughtime.kernels.unroll.BACKENDS`.
     checkpoint_every
                     keep the states of every so many steps and compute the rest again in the backward
                     pass; "auto" takes the square root of the number of steps, None keeps everything.
+    generator       draws the first weights.
 
     Parameters are named as torch names them (`weight_ih_l0`, `weight_hh_l0_reverse`), with a single
-    `bias_l0`; learned vectors of a cell have their own names (`p_i_l0`).
+    `bias_l0`; learned vectors of a cell have their own names (`p_i_l0`), learned initial states are
+    `initial_h_l0`, and the gates of highway connections are `highway.0` for the second layer.
+    Raises `ConfigError` for options that do not fit each other.
     """
 
     def __init__(
         self,
-        cell: Cell | str,
+        cell: Cell | str | Sequence[Cell | str],
         input_size: int,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         *,
-        layers: int = 1,
+        layers: int | None = None,
         bidirectional: bool = False,
+        merge: Merge = "concat",
+        connection: Connection | None = None,
+        learned_state: bool = False,
+        input_dropout: float = 0.0,
         dropout: float = 0.0,
+        output_dropout: float = 0.0,
+        variational: bool = False,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        zoneout: float | Mapping[str, float] = 0.0,
+        norm_steps: int = 100,
         backend: str = "auto",
         checkpoint_every: int | Literal["auto"] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("layers", layers)):
-            if size < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {size}")
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"dropout must lie in [0, 1), got {dropout}")
-        self.cell = find_cell(cell) if isinstance(cell, str) else cell
-        self.input_size, self.hidden_size, self.layers = input_size, hidden_size, layers
-        self.bidirectional, self.dropout, self.backend = bidirectional, dropout, backend
-        self.checkpoint_every = checkpoint_every
+        self.layers = _count_layers(cell, hidden_size, layers)
+        self.cells = [
+            find_cell(each) if isinstance(each, str) else each for each in _for_each(cell, self.layers)
+        ]
+        self.input_size, self.hidden_sizes = input_size, _for_each(hidden_size, self.layers)
+        self.bidirectional, self.merge, self.connection = bidirectional, merge, connection
+        self.learned_state, self.variational = learned_state, variational
+        self.input_dropout, self.dropout, self.output_dropout = input_dropout, dropout, output_dropout
+        self.recurrent_dropout, self.weight_dropout, self.zoneout = recurrent_dropout, weight_dropout, zoneout
+        self.norm_steps, self.backend, self.checkpoint_every = norm_steps, backend, checkpoint_every
         #: What each layer puts out, [batch, time, feature], passes through here: a place for hooks.
-        self.layer = nn.ModuleList(nn.Identity() for _ in range(layers))
-        self.suffixes = [f"_l{k}{way}" for k in range(layers) for way in ("", "_reverse")[: self.directions]]
+        self.layer = nn.ModuleList(nn.Identity() for _ in range(self.layers))
+        self.suffixes = [
+            f"_l{k}{way}" for k in range(self.layers) for way in ("", "_reverse")[: self.directions]
+        ]
+        self._check_options()
+        self._make_parameters(generator)
+        self._state_hooks: dict[int, _StateHook] = OrderedDict()
+        self._prepare()
+
+    def _make_parameters(self, generator: torch.Generator | None) -> None:
         for index, suffix in enumerate(self.suffixes):
-            size = input_size if index < self.directions else self.output_size
-            for name, value in initial_weights(self.cell, size, hidden_size, generator).items():
+            layer = index // self.directions
+            cell, units = self.cells[layer], self.hidden_sizes[layer]
+            for name, value in initial_weights(cell, self._width(layer), units, generator).items():
                 self.register_parameter(name + suffix, nn.Parameter(value))
+            for state in cell.graph.driven if self.learned_state else ():
+                self.register_parameter(f"initial_{state}{suffix}", nn.Parameter(torch.zeros(units)))
+            for name, kind in cell.graph.given.items():
+                if kind == "table":
+                    table = name.replace("scale ", "variance ")
+                    begin = torch.zeros if table == name else torch.ones
+                    self.register_buffer(table.replace(" ", "_") + suffix, begin(self.norm_steps, units))
+        if self.connection == "highway":
+            self.highway = nn.ModuleList()
+            for layer in range(1, self.layers):
+                gate = nn.Linear(self._width(layer), self._width(layer + 1))
+                gate.weight.data = glorot(gate.out_features, gate.in_features, generator)
+                nn.init.constant_(gate.bias, -1.0)
+                self.highway.append(gate)
 
     @property
     def directions(self) -> int:
@@ -81,15 +145,26 @@ class Recurrent(nn.Module):
 
     @property
     def output_size(self) -> int:
-        """Features of y: hidden_size for each direction."""
-        return self.directions * self.hidden_size
+        """Features of y."""
+        return self._width(self.layers)
+
+    def _width(self, layer: int) -> int:
+        """Features of what a layer reads."""
+        if layer == 0:
+            return self.input_size
+        return self.hidden_sizes[layer - 1] * (self.directions if self.merge == "concat" else 1)
 
     def begin(self, batch: int) -> State:
-        """The state before the first step: zeros."""
+        """The state before the first step: zeros, or what was learned."""
         parameter = next(self.parameters())
         return tuple(
-            tuple(parameter.new_zeros(batch, self.hidden_size) for _ in self.cell.states)
-            for _ in self.suffixes
+            tuple(
+                getattr(self, f"initial_{name}{suffix}").expand(batch, -1)
+                if self.learned_state and name in self.cells[index // self.directions].graph.driven
+                else parameter.new_zeros(batch, self.hidden_sizes[index // self.directions])
+                for name in self.cells[index // self.directions].states
+            )
+            for index, suffix in enumerate(self.suffixes)
         )
 
     def forward(
@@ -98,55 +173,280 @@ class Recurrent(nn.Module):
         state: State | None = None,
         lengths: Int[Tensor, "B"] | None = None,
         reset: Bool[Tensor, "B T"] | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "B T O"], State]:
         """Run the stack over x.
 
-        `state` is what an earlier call returned, or zeros. `lengths` gives the real steps of each row:
+        `state` is what an earlier call returned, or `begin`. `lengths` gives the real steps of each row:
         padding is not read and its y is zero; the backward direction begins at a row's last real step.
-        `reset`, where True, sets a row's states to zero before that step; a bidirectional layer does
-        not take it. Returns y and the state after the last step.
+        `reset`, where True, lets a row begin anew before that step; a bidirectional layer does not take
+        it. `generator` draws what is dropped in training. Returns y and the state after the last step.
         """
+        outputs, after = self.all_layers(x, state, lengths, reset, generator)
+        return outputs[-1], after
+
+    def all_layers(
+        self,
+        x: Float[Tensor, "B T I"],
+        state: State | None = None,
+        lengths: Int[Tensor, "B"] | None = None,
+        reset: Bool[Tensor, "B T"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[list[Float[Tensor, "B T F"]], State]:
+        """`forward` that returns the output of every layer, the first layer's first."""
         self._check(x, state, reset)
         state = self.begin(len(x)) if state is None else state
-        y, steps_reset = x.transpose(0, 1), None if reset is None else reset.T
+        reset = None if reset is None else reset.T
+        outputs: list[Tensor] = []
         after = []
-        for layer in range(self.layers):
-            if layer and self.dropout:
-                y = F.dropout(y, self.dropout, self.training)
-            outputs = []
+        for layer, shown in enumerate(self.layer):
+            below = (outputs[-1] if layer else x).transpose(0, 1)
+            y = self._drop(below, self.dropout if layer else self.input_dropout, generator)
+            ways = []
             for way in range(self.directions):
                 index = layer * self.directions + way
-                turned = reverse(y, lengths) if way else y
-                out, final = unroll(
-                    self.cell,
-                    self._weights(index),
-                    turned,
-                    state[index],
-                    lengths,
-                    steps_reset,
-                    self.backend,
-                    self.checkpoint_every,
-                )
-                outputs.append(reverse(out, lengths) if way else out)
+                out, final = self._direction(index, y, state[index], lengths, reset, generator)
+                ways.append(out)
                 after.append(final)
-            y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-            y = self.layer[layer](y.transpose(0, 1)).transpose(0, 1)
-        return y.transpose(0, 1), tuple(after)
+            y = self._connect(layer, below, self._merge(ways))
+            if layer == self.layers - 1:
+                y = self._drop(y, self.output_dropout, generator)
+            outputs.append(shown(y.transpose(0, 1)))
+        return outputs, tuple(after)
 
-    def explain(self) -> Choice:
-        """Which backend runs this layer, and why not a faster one."""
-        return explain(self.cell, next(self.parameters()).new_zeros(1, 1, self.input_size), self.backend)
+    def step(
+        self, x: Float[Tensor, "B I"], state: State | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "B O"], State]:
+        """One step of a stream: y_t and the state after it, from x_t and the state before.
+
+        Steps one after the other give what `forward` gives for all at once. Raises `ConfigError` for a
+        bidirectional layer, which needs the future.
+        """
+        if self.bidirectional:
+            raise ConfigError("a bidirectional layer reads the future and has no single step")
+        if x.dim() != 2:
+            raise ShapeError(f"x must have shape [batch, {self.input_size}], got {list(x.shape)}")
+        y, state = self(x.unsqueeze(1), state, generator=generator)
+        return y.select(1, 0), state
+
+    def register_state_hook(
+        self,
+        hook: Callable[[Tensor], object],
+        state: str = "h",
+        layer: int = 0,
+        step: int | None = None,
+        reverse: bool = False,
+    ) -> RemovableHandle:
+        """Call `hook` in each `backward()` with the gradient of the loss by a state, in evaluation too.
+
+        That is dL/dh_t through y_t and through everything after step t: [B, H] for a `step`, which counts
+        from the end where it is negative, or [B, T, H] for all of them. In the backward direction
+        (`reverse`) step t is still that of x_t. Padding has gradient zero. Several backward passes of one
+        forward pass call it once each; `torch.autograd.grad`, which computes no more than it is asked for,
+        does not. Raises `ConfigError` where there is no such state.
+        """
+        index = layer * self.directions + reverse
+        if not (0 <= layer < self.layers and reverse < self.directions):
+            raise ConfigError(
+                f"there is no layer {layer}{' in reverse' * reverse}: there are {self.suffixes}"
+            )
+        if state not in self.cells[layer].states:
+            raise ConfigError(
+                f'cell "{self.cells[layer].name}" has no state "{state}": it has '
+                f"{', '.join(self.cells[layer].states)}"
+            )
+        handle = RemovableHandle(self._state_hooks)
+        self._state_hooks[handle.id] = _StateHook(hook, index, state, step)
+        return handle
+
+    def explain(self, layer: int = 0) -> Choice:
+        """Which backend runs a layer, and why not a faster one."""
+        x = next(self.parameters()).new_zeros(1, 1, self._width(layer))
+        return explain(self._prepared[self.training, False][layer], x, self.backend)
 
     def extra_repr(self) -> str:
-        """What `repr` shows."""
-        return (
-            f"{self.cell.name}, {self.input_size}, {self.hidden_size}, layers={self.layers}, "
-            f"bidirectional={self.bidirectional}, dropout={self.dropout}"
+        """What `repr` shows: the sizes, and the options that are not at their defaults."""
+        names, sizes = (
+            " ".join(each if len(set(each)) > 1 else each[:1])
+            for each in ([cell.name for cell in self.cells], list(map(str, self.hidden_sizes)))
         )
+        shown = [names, str(self.input_size), sizes, f"layers={self.layers}"]
+        options = {"bidirectional": False, "merge": "concat", "connection": None, "learned_state": False}
+        options |= dict.fromkeys(RATES, 0.0) | {"variational": False}
+        shown += [f"{n}={getattr(self, n)}" for n, default in options.items() if getattr(self, n) != default]
+        return ", ".join(shown)
 
-    def _weights(self, index: int) -> dict[str, Tensor]:
-        names = self.cell.graph.weight_shapes(self.input_size, self.hidden_size)
-        return {name: getattr(self, name + self.suffixes[index]) for name in names}
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_prepared"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """The cells of the layers as they are run: in training or not, with a learned begin or not."""
+        made: dict[bool, list[Cell]] = {False: [], True: []}
+        for cell in self.cells:
+            rates = self._zoneout_rates(cell)
+            made[False].append(expected_zoneout(cell, rates) if rates else cell)
+            trained = batch_statistics(cell) if "table" in cell.graph.given.values() else cell
+            trained = recurrent_dropout(trained) if self.recurrent_dropout else trained
+            made[True].append(zoneout(trained, rates) if rates else trained)
+        self._prepared: dict[tuple[bool, bool], list[Cell]] = {}
+        for training, cells in made.items():
+            self._prepared[training, False] = cells
+            if self.learned_state:
+                self._prepared[training, True] = [learned_begin(cell) for cell in cells]
+        for cells in self._prepared.values():
+            for cell in cells:
+                _ask_before_compiling(cell)
+
+    def _zoneout_rates(self, cell: Cell) -> dict[str, float]:
+        if isinstance(self.zoneout, Mapping):
+            return {name: rate for name, rate in self.zoneout.items() if rate and name in cell.states}
+        return dict.fromkeys(cell.graph.driven, self.zoneout) if self.zoneout else {}
+
+    def _direction(
+        self,
+        index: int,
+        x: Float[Tensor, "T B I"],
+        state: tuple[Tensor, ...],
+        lengths: Tensor | None,
+        reset: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Float[Tensor, "T B H"], tuple[Tensor, ...]]:
+        """One layer in one direction; in the output, step t is that of x in both directions."""
+        layer, turned = index // self.directions, bool(index % self.directions)
+        cell, units = self._prepared[self.training, False][layer], self.hidden_sizes[layer]
+        weights = self._weights(index, generator)
+        given = self._given(index, cell, x, state, reset, generator)
+        if self.learned_state and reset is not None:
+            cell = self._prepared[self.training, True][layer]
+            weights |= {
+                name: getattr(self, name.replace(" ", "_") + self.suffixes[index])
+                for name in cell.graph.vectors
+                if name not in weights
+            }
+            given["reset"] = reset[..., None].to(x.dtype).expand(*x.shape[:2], units)
+        hooks = [hook for hook in self._state_hooks.values() if hook.index == index]
+        if hooks and torch.is_grad_enabled():
+            cell = probed(cell, tuple(dict.fromkeys(hook.state for hook in hooks)))
+            for name, op in cell.graph.given.items():
+                if op == "probe":
+                    given[name] = x.new_zeros(*x.shape[:2], units, requires_grad=True)
+            for hook in hooks:
+                probe = given[f"probe {hook.state}"]
+                probe.register_hook(partial(hook.call, lengths=lengths, turned=turned))
+        y, final = unroll(
+            cell,
+            weights,
+            reverse(x, lengths) if turned else x,
+            state,
+            lengths,
+            reset,
+            self.backend,
+            self.checkpoint_every,
+            given,
+        )
+        return reverse(y, lengths) if turned else y, final
+
+    def _weights(self, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        weights = {
+            name: getattr(self, name + self.suffixes[index])
+            for name in self.cells[index // self.directions].graph.weights
+        }
+        if self.training and self.weight_dropout:
+            weights["weight_hh"] = drop_weights(weights["weight_hh"], self.weight_dropout, generator)
+        return weights
+
+    def _given(
+        self,
+        index: int,
+        cell: Cell,
+        x: Tensor,
+        state: tuple[Tensor, ...],
+        reset: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> dict[str, Tensor]:
+        """What a layer gives its cell: masks for recurrent dropout and zoneout, statistics of batch norm."""
+        given, units = {}, self.hidden_sizes[index // self.directions]
+        for name, shape in cell.graph.given_shapes(x.shape[0], x.shape[1], units).items():
+            use, _, of = name.partition(" ")
+            match use:
+                case "zoneout":
+                    rate = self._zoneout_rates(cell)[of]
+                    given[name] = x.new_empty(shape).bernoulli_(rate, generator=generator)
+                case "dropout":
+                    given[name] = keep_mask(x, shape, self.recurrent_dropout, generator)
+                case "step":
+                    count = state[cell.states.index("t")][:, 0]
+                    given[name] = steps_since(count, reset, len(x)).clamp(0, self.norm_steps - 1)
+                case "scale":
+                    variance = getattr(self, f"variance_{of}{self.suffixes[index]}")
+                    given[name] = torch.rsqrt(variance + LAYER_NORM_EPSILON)
+                case _:
+                    given[name] = getattr(self, f"{use}_{of}{self.suffixes[index]}")
+        return given
+
+    def _drop(self, y: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
+        return drop_steps(y, rate, self.variational, generator) if self.training and rate else y
+
+    def _merge(self, ways: list[Tensor]) -> Tensor:
+        """One output of one direction or two."""
+        if len(ways) == 1:
+            return ways[0]
+        if self.merge == "concat":
+            return torch.cat(ways, -1)
+        total = ways[0] + ways[1]
+        return total if self.merge == "sum" else total / 2
+
+    def _connect(self, layer: int, x: Tensor, y: Tensor) -> Tensor:
+        """The output of a layer with its input, as the connection joins them."""
+        if layer == 0 or self.connection is None:
+            return y
+        if self.connection == "residual":
+            return y + x
+        gate = torch.sigmoid(self.highway[layer - 1](x))
+        return torch.lerp(x, y, gate)
+
+    def _check_options(self) -> None:
+        sizes = [("input_size", self.input_size), ("norm_steps", self.norm_steps)]
+        sizes += [("hidden_size", size) for size in self.hidden_sizes]
+        for name, size in sizes:
+            if size < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {size}")
+        rates = {name: getattr(self, name) for name in RATES if name != "zoneout"}
+        if isinstance(self.zoneout, Mapping):
+            states = {state for cell in self.cells for state in cell.states}
+            if unknown := set(self.zoneout) - states:
+                raise ConfigError(
+                    f'zoneout names the state "{min(unknown)}": the states are {", ".join(sorted(states))}'
+                )
+            rates |= {f"zoneout of {state}": rate for state, rate in self.zoneout.items()}
+        else:
+            rates["zoneout"] = self.zoneout
+        for name, rate in rates.items():
+            if not 0 <= rate < 1:
+                raise ConfigError(f"{name} must lie in [0, 1), got {rate}")
+        for name, value, known in (
+            ("merge", self.merge, ("concat", "sum", "mean")),
+            ("connection", self.connection, (None, "residual", "highway")),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
+        if self.recurrent_dropout or self.weight_dropout:
+            for cell in self.cells:
+                if not cell.graph.recurrent_blocks:
+                    raise ConfigError(
+                        f'cell "{cell.name}" has no recurrent matrix: recurrent_dropout and weight_dropout '
+                        "have nothing to drop; take zoneout or variational dropout"
+                    )
+        widths = [self._width(layer) for layer in range(1, self.layers + 1)]
+        if self.connection is not None and len(set(widths)) > 1:
+            raise ConfigError(
+                f'connection="{self.connection}" joins the input and output of each layer beyond the first, '
+                f"which must be of one width, got {widths}"
+            )
 
     def _check(self, x: Tensor, state: State | None, reset: Tensor | None) -> None:
         if x.dim() != 3 or x.shape[2] != self.input_size:
@@ -158,6 +458,82 @@ class Recurrent(nn.Module):
             )
         if reset is not None and self.bidirectional:
             raise ShapeError("a bidirectional layer reads the future and cannot be reset within a sequence")
+        if reset is not None and (reset.shape != x.shape[:2] or reset.dtype != torch.bool):
+            raise ShapeError(
+                f"reset must be bool of shape [batch, time] = {list(x.shape[:2])}, "
+                f"got {reset.dtype} of shape {list(reset.shape)}"
+            )
+
+
+#: The options that are probabilities.
+RATES = (
+    "input_dropout",
+    "dropout",
+    "output_dropout",
+    "recurrent_dropout",
+    "weight_dropout",
+    "zoneout",
+)
+
+
+@dataclass(frozen=True)
+class _StateHook:
+    """What `Recurrent.register_state_hook` was asked for."""
+
+    hook: Callable[[Tensor], object]
+    index: int
+    state: str
+    step: int | None
+
+    def call(self, gradient: Float[Tensor, "T B H"], lengths: Tensor | None, turned: bool) -> None:
+        """Show the hook the steps it wants, in the order of x."""
+        if turned:
+            gradient = reverse(gradient, lengths)
+        if self.step is None:
+            self.hook(gradient.transpose(0, 1))
+        elif -len(gradient) <= self.step < len(gradient):
+            self.hook(gradient[self.step])
+        else:
+            raise ShapeError(f"a hook waits for step {self.step}, and the sequence has {len(gradient)}")
+
+
+def _ask_before_compiling(cell: Cell) -> None:
+    """Make what a call asks of a graph: torch.compile cannot take the lock of a cached property."""
+    for name in ("weights", "given", "driven", "text"):
+        getattr(cell.graph, name)
+
+
+def _count_layers(cell: object, hidden_size: object, layers: int | None) -> int:
+    """How many layers there are, said in up to three ways."""
+    counts = {
+        name: len(value)
+        for name, value in (("cell", cell), ("hidden_size", hidden_size))
+        if isinstance(value, Sequence) and not isinstance(value, str)
+    }
+    if layers is not None:
+        counts["layers"] = layers
+    if len(set(counts.values())) > 1 or min(counts.values(), default=1) < 1:
+        given = ", ".join(f"{name} says {count}" for name, count in counts.items())
+        raise ConfigError(f"the number of layers must be 1 or more, and the same throughout: {given}")
+    return max(counts.values(), default=1)
+
+
+def _for_each(value: Any, layers: int) -> list[Any]:
+    """The value of each layer, from one for all or one for each."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(value)
+    return [value] * layers
+
+
+def steps_since(
+    count: Float[Tensor, "B"], reset: Bool[Tensor, "T B"] | None, steps: int
+) -> Int[Tensor, "T B"]:
+    """How many steps came before each one of a row: `count` before the first, none after a reset."""
+    step = torch.arange(steps, device=count.device)[:, None]
+    began = -count.long().expand(steps, -1)
+    if reset is not None:
+        began = torch.where(reset, step, began).cummax(0).values
+    return step - began
 
 
 def reverse(x: Float[Tensor, "T B F"], lengths: Int[Tensor, "B"] | None) -> Float[Tensor, "T B F"]:

@@ -23,7 +23,7 @@ from throughtime.decode.completion import complete_words, typed_part
 from throughtime.decode.sampling import sample
 from throughtime.errors import CellError, ConfigError, DataError, RunError
 from throughtime.models.language_model import LanguageModel
-from throughtime.nn.recurrent import State, map_state
+from throughtime.nn.state import State, select_rows
 from throughtime.train.checkpoint import Checkpoint, load_weights, read_tensors
 from throughtime.train.config import TrainingConfig
 from throughtime.train.metrics import evaluate_text, evaluating, text_metrics
@@ -77,6 +77,20 @@ class ModelConfig(Config):
         None, ge=1, description="Features of a token; as many as hidden if not given."
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout on embedding, between layers, on output.")
+    variational: bool = Field(False, description="Drop the same features at all steps of a chunk.")
+    recurrent_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout on what recurrent matrices multiply, one mask a chunk."
+    )
+    weight_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on entries of recurrent matrices.")
+    zoneout: float = Field(0.0, ge=0, lt=1, description="Probability that a unit keeps its state at a step.")
+    connection: Literal["residual", "highway"] | None = Field(
+        None, description="How the input of a layer beyond the first joins its output."
+    )
+    learned_state: bool = Field(False, description="Learn the state before the first token.")
+    activation_penalty: float = Field(0.0, ge=0, description="Factor of the mean square of the output.")
+    temporal_activation_penalty: float = Field(
+        0.0, ge=0, description="Factor of the mean square of the output's change from step to step."
+    )
     tied: bool = Field(True, description="Tie the softmax to the embedding where their sizes are the same.")
 
 
@@ -133,17 +147,8 @@ class LanguageModelTask:
         model = config.model
         size = model.hidden if model.embedding is None else model.embedding
         try:
-            self.model = LanguageModel(
-                tokeniser.size,
-                BOUNDARY,
-                UNKNOWN,
-                cell=model.cell,
-                hidden=model.hidden,
-                layers=model.layers,
-                embedding=size,
-                dropout=model.dropout,
-                tied=model.tied and size == model.hidden,
-            )
+            options = model.model_dump() | {"embedding": size, "tied": model.tied and size == model.hidden}
+            self.model = LanguageModel(tokeniser.size, BOUNDARY, UNKNOWN, **options)
         except RuntimeError as error:  # torch has no type of its own for memory on the processor
             raise ConfigError(
                 f"a model of {tokeniser.size} tokens, hidden {model.hidden} and {model.layers} layers cannot "
@@ -351,7 +356,7 @@ class LanguageModelTask:
         if self.tokeniser.kind != "word":
             return complete_words(
                 self._step,
-                lambda state, rows: map_state(lambda value: value[rows], state),
+                select_rows,
                 log_probs,
                 state,
                 pieces,

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from throughtime.errors import RunError
-from throughtime.nn.recurrent import State
+from throughtime.nn.state import State
 from throughtime.storage import write
 from throughtime.train.run import ADVICE
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from throughtime.nn.recurrent import State
+from throughtime.nn.state import State
 from throughtime.train.checkpoint import weights_of
 from throughtime.train.feed import Batch
 

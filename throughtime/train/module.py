@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from throughtime.errors import DivergedError
 from throughtime.heads.categorical import Loss
-from throughtime.nn.recurrent import State, map_state
+from throughtime.nn.state import State, map_state
 from throughtime.train.checkpoint import Checkpoint, Progress
 from throughtime.train.config import TrainingConfig
 from throughtime.train.feed import Batch, Fed, Feed
@@ -129,7 +129,7 @@ class SequenceModule(lightning.LightningModule):
         loss: Loss = self.model.loss(fed.batch, carried)  # type: ignore[operator]
         mean = loss.mean
         self.optimizer.zero_grad()
-        self.manual_backward(mean)
+        self.manual_backward(mean + loss.penalty)
         norm, clipped = self._clip()
         value = mean.item()
         if not (torch.isfinite(norm) and torch.isfinite(mean)):

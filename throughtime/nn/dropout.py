@@ -1,0 +1,31 @@
+"""Random masks: dropout of inputs, outputs and weights, from a generator."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def keep_mask(
+    like: Tensor, shape: tuple[int, ...], rate: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Numbers that are 0 with probability `rate` and else 1 / (1 - rate), so that their mean is 1."""
+    return like.new_empty(shape).bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+
+
+def drop_steps(
+    x: Float[Tensor, "T B F"], rate: float, variational: bool, generator: torch.Generator | None = None
+) -> Float[Tensor, "T B F"]:
+    """x with features dropped (Srivastava et al. 2014).
+
+    `variational` drops the same features of a row at all its steps (Gal & Ghahramani 2016), else each step
+    has a mask of its own.
+    """
+    steps, batch, features = x.shape
+    return x * keep_mask(x, (1 if variational else steps, batch, features), rate, generator)
+
+
+def drop_weights(weight: Tensor, rate: float, generator: torch.Generator | None = None) -> Tensor:
+    """A weight with entries dropped, the same for all rows and steps (DropConnect; Merity et al. 2017)."""
+    return weight * keep_mask(weight, tuple(weight.shape), rate, generator)
