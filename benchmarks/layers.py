@@ -13,7 +13,6 @@ What computes the same is compared in values and gradients before anything is ti
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import sys
@@ -34,7 +33,8 @@ import throughtime.nn
 from throughtime.bench.comparison import TOLERANCES
 from throughtime.bench.machine import describe
 from throughtime.bench.problems import Size, spread_lengths
-from throughtime.bench.timing import ROUNDS, Timing, time_in_turns
+from throughtime.bench.report import ADVICE, check_folder
+from throughtime.bench.timing import Timing, time_in_turns
 from throughtime.errors import StoppedError, ThroughTimeError
 from throughtime.nn import AttentionPooling, Recurrent, activation_penalty, temporal_activation_penalty
 from throughtime.storage import write
@@ -53,17 +53,20 @@ STEP_SIZES = (Size(1, 1, 64, 64), Size(1, 1, 256, 256), Size(1, 1, 512, 512))
 PADDED_SIZES = (Size(100, 32, 128, 128), Size(50, 64, 256, 256))
 LINEAR_SIZES = (Size(50, 64, 128, 128), Size(784, 32, 1, 100), Size(4096, 1, 64, 64))
 
+#: Seconds of a run from which on `reference` is not timed.
+LONGEST = 3.0
+
 #: The tables of the page, and what stands above them.
 SECTIONS = {
-    "Options": "Forward and backward in training mode. The ratio is to the time of the layer in the column "
-    '"against".',
+    "Options": "Forward and backward in training mode. The ratio is to the time of what stands in the "
+    'column "against".',
     "Streaming": "One step of one row without gradients, in evaluation mode. The ratio is to torch's layer, "
     "called with a sequence of one step.",
     "Padded batches": "Two layers in both directions over rows whose lengths are spread evenly, so that half "
     "of the steps are padding; forward and backward. The ratio is to torch's layer with the packing before "
     "it and the padding after it.",
     "Linear recurrences": "`min_gru` forward and backward by backend. The ratio is to `llvm`, which `auto` "
-    f"takes on a processor. `reference` is left out where a run takes {(LONGEST := 3.0):.0f} s or more.",
+    f"takes on a processor. `reference` is left out where a run takes {LONGEST:.0f} s or more.",
 }
 
 
@@ -203,17 +206,11 @@ class Option:
     bar: float | None = None
 
 
-PLAIN = {1: "one LSTM", 2: "two LSTMs"}
+PLAIN = {1: "plain LSTM", 2: "two plain LSTMs"}
 OPTIONS = (
     Option(
         "variational dropout, input and output",
         {"input_dropout": 0.25, "output_dropout": 0.25, "variational": True},
-        bar=1.3,
-    ),
-    Option(
-        "variational dropout, input, between and output",
-        {"layers": 2, "input_dropout": 0.25, "dropout": 0.25, "output_dropout": 0.25, "variational": True},
-        layers=2,
         bar=1.3,
     ),
     Option("recurrent dropout", {"recurrent_dropout": 0.25}),
@@ -223,16 +220,22 @@ OPTIONS = (
     Option("`peephole_lstm`", cell="peephole_lstm", bar=1.3),
     Option("`coupled_lstm`", cell="coupled_lstm"),
     Option("learned state", {"learned_state": True}),
-    Option("residual connection", {"layers": 2, "connection": "residual"}, layers=2),
-    Option("highway connection", {"layers": 2, "connection": "highway"}, layers=2),
-    Option("bidirectional, concat", {"bidirectional": True}, layers=2),
-    Option("bidirectional, sum", {"bidirectional": True, "merge": "sum"}, layers=2),
     Option("lengths, half of the steps padded", call=half_padded),
     Option("resets, at one step in 50", call=with_resets),
     Option("checkpoints in time", {"checkpoint_every": "auto"}),
     Option("state hook", call=with_hook),
     Option("activation penalties", call=penalised),
     Option("attention pooling", call=attended),
+    Option(
+        "variational dropout, input, between and output",
+        {"layers": 2, "input_dropout": 0.25, "dropout": 0.25, "output_dropout": 0.25, "variational": True},
+        layers=2,
+        bar=1.3,
+    ),
+    Option("residual connection", {"layers": 2, "connection": "residual"}, layers=2),
+    Option("highway connection", {"layers": 2, "connection": "highway"}, layers=2),
+    Option("bidirectional, concat", {"bidirectional": True}, layers=2),
+    Option("bidirectional, sum", {"bidirectional": True, "merge": "sum"}, layers=2),
 )
 
 
@@ -340,7 +343,7 @@ def comparisons() -> list[Comparison]:
 def measure(comparison: Comparison, seconds: float) -> list[Row]:
     """A row for each contender. The ratio is that of two turns of one round: the machine's speed drifts."""
     with torch.set_grad_enabled(comparison.gradients):
-        timings = time_in_turns(comparison.contenders, seconds, rounds=ROUNDS)
+        timings = time_in_turns(comparison.contenders, seconds)
     against, baseline = next(iter(timings.items()))
     rows = []
     for name, timing in timings.items():
@@ -371,15 +374,15 @@ def as_page(machine: dict[str, str | int | float], rows: list[Row]) -> str:
 def as_table(rows: list[Row]) -> list[str]:
     """Contenders down and sizes across; a ratio above its bar is bold."""
     sizes = list(dict.fromkeys(row.size for row in rows))
-    head = ["", "against", *(size.replace(",", ", ") for size in sizes), "bar"]
-    lines = [_line(head), _line(["---", "---", *["---:"] * (len(sizes) + 1)])]
+    last = ["bar"] if any(row.bar is not None for row in rows) else []
+    head = ["", "against", *(size.replace(",", ", ") for size in sizes), *last]
+    lines = [_line(head), _line(["---", "---", *["---:"] * len(head[2:])])]
     for name, against in dict.fromkeys((row.name, row.against) for row in rows):
         cells = {row.size: row for row in rows if row.name == name}
         shown = [_shown(cells[size]) if size in cells else "-" for size in sizes]
         bar = next(iter(cells.values())).bar
-        lines.append(
-            _line([name, "" if name == against else against, *shown, "" if bar is None else f"{bar}"])
-        )
+        end = ["" if bar is None else f"{bar}" for _ in last]
+        lines.append(_line([name, "" if name == against else against, *shown, *end]))
     return lines
 
 
@@ -398,6 +401,9 @@ def _milliseconds(row: Row) -> str:
 
 def run(seconds: float, output: Path | None) -> None:
     """Check, measure, print each row as it is done, and write the result."""
+    targets = (output or FOLDER) / "layers.json", (output or DOCS) / "costs.md"
+    for target in targets:
+        check_folder(target.parent)
     machine, rows = describe(), {}
     for comparison in comparisons():
         for row in measure(comparison, seconds):
@@ -412,17 +418,12 @@ def run(seconds: float, output: Path | None) -> None:
                 )
     found = list(rows.values())
     result = {"machine": machine, "seconds": seconds, "rows": [asdict(row) for row in found]}
-    texts = {
-        (output or FOLDER) / "layers.json": json.dumps(result, indent=2) + "\n",
-        (output or DOCS) / "costs.md": as_page(machine, found),
-    }
-    for path, text in texts.items():
-        write(
-            path, partial(Path.write_text, data=text, encoding="utf-8"), "give another folder with --output"
-        )
+    texts = json.dumps(result, indent=2) + "\n", as_page(machine, found)
+    for target, text in zip(targets, texts, strict=True):
+        write(target, partial(Path.write_text, data=text, encoding="utf-8"), ADVICE)
     barred = [row for row in found if row.bar is not None]
     print(
-        f"{sum(row.missed for row in barred)} of {len(barred)} bars missed; in {', '.join(map(str, texts))}"
+        f"{sum(row.missed for row in barred)} of {len(barred)} bars missed; in {', '.join(map(str, targets))}"
     )
 
 

@@ -68,14 +68,20 @@ class Case:
         return layer
 
     @property
+    def takes_resets(self) -> bool:
+        """A layer of torch has no learned begin within a sequence."""
+        unable = self.backend == "torch" and "learned_state" in self.options
+        return not (self.options.get("bidirectional") or unable)
+
+    @property
     def second(self) -> str:
         """Another cell that the backend runs."""
         return "lstm" if self.cell == "gru" else "gru"
 
 
 def able(cell: str, backend: str, options: dict[str, Any]) -> bool:
-    """Zoneout and a learned begin make torch's layers another cell."""
-    if backend == "torch" and {"zoneout"} & set(options):
+    """Zoneout makes of the cell of a layer of torch another one."""
+    if backend == "torch" and "zoneout" in options:
         return False
     return BACKENDS[backend].refusal(CELLS[cell].graph, ONE) is None
 
@@ -125,10 +131,18 @@ def rows(state: State, row: int) -> State:
 
 
 class Question:
-    """A layer, x with NaN in the padding, and a state; answers to it are values and gradients."""
+    """A layer, x with NaN in the padding, a state, and resets where the layer takes them.
+
+    Answers to it are values and gradients.
+    """
 
     def __init__(self, case: Case) -> None:
-        self.layer = case.make()
+        self.layer, self.reset = case.make(), None
+        if case.takes_resets:
+            self.reset = torch.zeros(BATCH, STEPS, dtype=torch.bool)
+            self.reset[1, 3] = self.reset[1, 5] = self.reset[2, 0] = self.reset[0, 6] = self.reset[4, 0] = (
+                True
+            )
         x = normal(BATCH, STEPS, INPUTS)
         self.x = x.masked_fill(PADDING[..., None], torch.nan).requires_grad_()
         self.state = some_state(self.layer)
@@ -142,8 +156,12 @@ class Question:
         found = torch.autograd.grad(loss, self.leaves, materialize_grads=True)
         return [y, *flat(state), *found]
 
+    def run(self, rows: slice, steps: slice, state: State, lengths: torch.Tensor | None) -> Any:
+        reset = None if self.reset is None else self.reset[rows, steps]
+        return self.layer(self.x[rows, steps], state, lengths, reset)
+
     def at_once(self) -> list[torch.Tensor]:
-        return self.answer(*self.layer(self.x, self.state, LENGTHS))
+        return self.answer(*self.run(slice(None), slice(None), self.state, LENGTHS))
 
     def alone(self) -> list[torch.Tensor]:
         """Each row by itself, as long as it is. One without steps is what it was."""
@@ -151,7 +169,7 @@ class Question:
         for row, length in enumerate(LENGTHS.tolist()):
             y, state = self.x.new_zeros(1, 0, self.layer.output_size), rows(self.state, row)
             if length:
-                y, state = self.layer(self.x[row : row + 1, :length], state)
+                y, state = self.run(slice(row, row + 1), slice(length), state, None)
             ys.append(torch.cat([y, y.new_zeros(1, STEPS - length, y.shape[2])], 1))
             states.append(state)
         return self.answer(torch.cat(ys), join_rows(states))
@@ -159,13 +177,15 @@ class Question:
     def in_pieces(self, *cuts: int) -> list[torch.Tensor]:
         ys, state = [], self.state
         for start, stop in itertools.pairwise([0, *cuts, STEPS]):
-            y, state = self.layer(self.x[:, start:stop], state, (LENGTHS - start).clamp(0, stop - start))
+            left = (LENGTHS - start).clamp(0, stop - start)
+            y, state = self.run(slice(None), slice(start, stop), state, left)
             ys.append(y)
         return self.answer(torch.cat(ys, 1), state)
 
     def with_more_padding(self) -> list[torch.Tensor]:
         x = torch.cat([self.x, self.x.new_full((BATCH, 3, INPUTS), torch.inf)], 1)
-        y, state = self.layer(x, self.state, LENGTHS)
+        reset = None if self.reset is None else torch.cat([self.reset, self.reset[:, :3]], 1)
+        y, state = self.layer(x, self.state, LENGTHS, reset)
         assert not y[:, STEPS:].any()
         return self.answer(y[:, :STEPS], state)
 
@@ -208,13 +228,9 @@ def test_step_by_step_and_rows_that_are_the_same(case):
     equal(begun, layer(x[:, :1])[0][:, 0])
 
 
-@every_case
+@pytest.mark.parametrize("case", [case for case in CASES if case.values[0].takes_resets])
 def test_a_reset_is_a_fresh_start(case):
     layer = case.make()
-    if layer.bidirectional:
-        return
-    if layer.learned_state and case.backend == "torch":
-        pytest.skip("a learned begin is not what torch's layers do")
     x, state = normal(BATCH, STEPS, INPUTS), some_state(layer)
     reset = torch.zeros(BATCH, STEPS, dtype=torch.bool)
     reset[1, 3] = reset[2, 0] = True
