@@ -101,6 +101,7 @@ def test_a_cell_that_is_off_by_a_thousandth_is_not_timed():
         (["--cells", "no.py:mgu"], ["no.py is not a file"]),
         (["--cells", "mine.py:other"], ["mine.py has no other", "mgu"]),
         (["--sizes", "1,2,3"], ['"1,2,3" is not a size']),
+        (["--cells", "batch_norm_lstm"], ['"batch_norm_lstm" needs the statistics of batches']),
         (["--passes", "sideways"], ['no pass "sideways": there are train, infer']),
         (["--seconds", "-1"], ["seconds must be 0 or more"]),
         (["--seconds", "nan"], ["seconds must be 0 or more"]),

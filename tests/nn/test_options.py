@@ -283,6 +283,19 @@ def test_checkpoints_compute_with_the_masks_that_were_drawn(checkpoint_every):
     equal(*answers)
 
 
+def test_checkpoints_keep_less():
+    def kept(every):
+        layer, numbers = make("lstm", checkpoint_every=every), []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda value: numbers.append(value.numel()) or value, lambda value: value
+        )
+        with hooks:
+            layer(normal(BATCH, 64, INPUTS))
+        return sum(numbers)
+
+    assert kept("auto") < kept(None) / 4
+
+
 @pytest.mark.parametrize(
     "options",
     [{name: rate} for name, rate in RANDOM.items() if name != "zoneout"]
@@ -352,6 +365,12 @@ def test_merge_and_connection_by_hand(merge, connection, lengths):
     equal((y, after), (outputs[-1], state), tolerance=0)
     if lengths is not None:
         assert (y[torch.arange(STEPS) >= lengths[:, None]] == 0).all()
+
+
+def test_a_residual_carries_what_is_dropped_before_a_layer():
+    x = torch.ones(BATCH, STEPS, 8).double()
+    y, _ = shows(8, layers=2, dropout=0.5, connection="residual")(x)
+    assert set(y.unique().tolist()) == {1.0, 3.0}
 
 
 def test_a_highway_begins_by_carrying():
@@ -462,7 +481,8 @@ def test_a_reset_begins_with_the_learned_state(cell, backend):
     equal(*answers)
     found, expected = (gradients(loss_of(*answer), leaves) for answer in answers)
     equal(found, expected)
-    of = dict(zip([name for name, _ in layer.named_parameters()], found[-len([*layer.parameters()]) :]))
+    names = [name for name, _ in layer.named_parameters()]
+    of = dict(zip(names, found[-len(names) :], strict=True))
     assert any(gradient.any() for name, gradient in of.items() if name.startswith("initial_"))
 
 
@@ -703,7 +723,11 @@ def test_a_step_refuses_the_future_and_a_sequence():
             for rate in (1.0, -0.1, float("nan"))
         ),
         ({"zoneout": {"c": 1.5}}, "zoneout of c must lie in [0, 1), got 1.5"),
-        ({"zoneout": {"m": 0.5}}, 'zoneout names the state "m": the states are c, h'),
+        ({"zoneout": {"m": 0.5}}, 'zoneout names "m": the states that x drives are c, h'),
+        (
+            {"cell": "batch_norm_lstm", "zoneout": {"t": 0.5}},
+            'zoneout names "t": the states that x drives are c, h',
+        ),
         ({"merge": "max"}, "merge must be one of concat, sum, mean, got 'max'"),
         ({"connection": "skip"}, "connection must be one of None, residual, highway, got 'skip'"),
         (

@@ -159,7 +159,7 @@ def test_lengths_are_those_of_packed_sequences(name, layers, bidirectional, back
 @every_cell
 def test_every_gate_of_every_parameter_gets_a_gradient(cell):
     layer = Recurrent(cell, INPUTS, HIDDEN, layers=2, bidirectional=True)
-    y, state = layer(torch.randn(BATCH, STEPS, INPUTS))
+    y, state = layer(torch.randn(BATCH, STEPS, INPUTS), map_state(torch.ones_like, layer.begin(BATCH)))
     loss_of(y, flat(state)).backward()
     for name, parameter in layer.named_parameters():
         assert parameter.grad is not None, name
@@ -328,7 +328,7 @@ def test_a_copy_is_the_same_and_its_own(cell, copied):
     other, x = copied(layer), normal(BATCH, STEPS, INPUTS)
     expected = layer(x)[0]
     equal(other(x)[0], expected, tolerance=0)
-    assert other.cells[0] is layer.cells[0]
+    assert [each.name for each in other.cells] == [cell] * 2
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.zero_()

@@ -234,9 +234,16 @@ def trace(name: str, states: tuple[str, ...], equations: Callable[..., Any]) -> 
 
 
 def _check_counter(name: str, states: tuple[str, ...], outputs: tuple[Value, ...]) -> None:
-    """A cell with tables counts its steps."""
-    if not any(node.op == "table" for node in ordered(outputs)):
+    """A cell with tables counts its steps, and each of them is used once."""
+    tables = [node.name for node in ordered(outputs) if node.op == "table"]
+    if not tables:
         return
+    if len(set(tables)) < len(tables):
+        twice = next(table for table in tables if tables.count(table) > 1)
+        raise CellError(
+            f'cell "{name}" uses the name "{twice.partition(" ")[2]}" for two batch_norm: each has '
+            "statistics, and a name, of its own"
+        )
     new = dict(zip(states, outputs, strict=True)).get("t")
     counts = new is not None and new.op == "add" and {arg.op for arg in new.args} == {"state", "constant"}
     if not counts or {(arg.name, arg.number) for arg in new.args} != {("t", 0.0), ("", 1.0)}:  # type: ignore[union-attr]

@@ -116,7 +116,7 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class _Packed:
-    """Panels, with what the weight was when they were packed: whose, its version, place, and numbers of it."""
+    """Panels, and what was true of the weight when they were packed; `numbers` are some of its own."""
 
     code: Compiled
     version: int
@@ -143,7 +143,9 @@ class _Packed:
 def _sample(weight: Tensor) -> Tensor:
     """The numbers of a weight that are compared."""
     size = weight.numel()
-    every = 1 if size <= WHOLE else size // SAMPLE - 1 | 1  # odd: even strides meet in few places of the cache
+    if size <= WHOLE:
+        return weight.view(-1)
+    every = size // SAMPLE - 1 | 1  # odd: numbers a power of two apart share few places of the cache
     return weight.as_strided((-(-size // every),), (every,))
 
 

@@ -16,6 +16,7 @@ from throughtime.errors import KernelError
 from throughtime.kernels import machine
 
 DTYPES = frozenset({torch.float32, torch.float64})
+#: The kinds of tensors for which no one else's operators stand in.
 PLAIN = frozenset({Tensor, Parameter})
 
 
@@ -68,10 +69,14 @@ def step_again(
     state: tuple[Tensor, ...],
     given: Mapping[str, Tensor],
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-    """`run` without gradients for one step like one before, which needs no check; None for any other."""
+    """`run` for one step without gradients, if `unroll` has passed one of the same shapes before; else None.
+
+    It needs none of the checks then, and what they cost counts where a step is all there is.
+    """
     if not _plain() or machine.unsupported() or type(state) is not tuple or len(given) != len(graph.given):
         return None
-    inputs, extra = list(map(weights.get, graph.weights)), list(map(given.get, graph.given))
+    inputs: list[Any] = list(map(weights.get, graph.weights))
+    extra: list[Any] = list(map(given.get, graph.given))
     recorded = torch.is_grad_enabled()
     for tensor in (x, *state, *inputs, *extra):
         if type(tensor) not in PLAIN or not tensor.is_cpu or (recorded and tensor.requires_grad):

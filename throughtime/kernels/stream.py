@@ -13,6 +13,9 @@ from throughtime.kernels.call import Call, compiled
 from throughtime.kernels.dense import Factor
 from throughtime.kernels.passes import SAVED, Problem, kept_shapes
 
+#: Of steps with more rows nothing is kept: it would be large, and save little of their work.
+MOST_ROWS = 64
+
 
 def step(
     cell: str, x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], given: Sequence[Tensor]
@@ -57,7 +60,8 @@ def _run(
     except IndexError:
         ready = _Step(problem)
     new = ready(problem)
-    idle.append(ready)
+    if problem.batch <= MOST_ROWS:
+        idle.append(ready)
     return [new[0].clone().unsqueeze_(0), *new]
 
 
@@ -84,7 +88,7 @@ class _Step:
     def __call__(self, problem: Problem) -> list[Tensor]:
         """The new states."""
         if problem.graph.input_blocks:
-            self._project(problem.x.contiguous(), problem.weights["weight_ih"])
+            self._project(problem.x, problem.weights["weight_ih"])
         block, fields = self.call.block, self.call.code.fields
         fixed = problem.fixed(self.call.code, remember=True)
         for name, values in fixed.items():

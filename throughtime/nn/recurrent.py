@@ -417,11 +417,10 @@ class Recurrent(nn.Module):
                 raise ConfigError(f"{name} must be 1 or more, got {size}")
         rates = {name: getattr(self, name) for name in RATES if name != "zoneout"}
         if isinstance(self.zoneout, Mapping):
-            states = {state for cell in self.cells for state in cell.states}
+            states = {state for cell in self.cells for state in cell.graph.driven}
             if unknown := set(self.zoneout) - states:
-                raise ConfigError(
-                    f'zoneout names the state "{min(unknown)}": the states are {", ".join(sorted(states))}'
-                )
+                driven = ", ".join(sorted(states))
+                raise ConfigError(f'zoneout names "{min(unknown)}": the states that x drives are {driven}')
             rates |= {f"zoneout of {state}": rate for state, rate in self.zoneout.items()}
         else:
             rates["zoneout"] = self.zoneout
