@@ -14,8 +14,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from throughtime.cells.library import CELLS
 from throughtime.errors import CellError, ConfigError, ShapeError
 from throughtime.kernels.unroll import BACKENDS
-from throughtime.nn.recurrent import Recurrent, reverse
+from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import map_state
+from throughtime.nn.time import reverse
 
 BATCH, STEPS, INPUTS, HIDDEN = 3, 7, 4, 5
 ORACLES = {

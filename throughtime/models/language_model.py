@@ -13,8 +13,9 @@ from throughtime.cells.cell import Cell
 from throughtime.errors import ConfigError
 from throughtime.heads.categorical import ROWS, Categorical, Loss
 from throughtime.nn.dropout import drop_steps
+from throughtime.nn.options import Connection
 from throughtime.nn.penalties import activation_penalty, temporal_activation_penalty
-from throughtime.nn.recurrent import Connection, Recurrent
+from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State
 
 

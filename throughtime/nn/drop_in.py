@@ -16,7 +16,7 @@ from throughtime.cells.gru import gru
 from throughtime.cells.lstm import lstm
 from throughtime.kernels.unroll import Choice, unroll
 from throughtime.kernels.unroll import explain as explain_cell
-from throughtime.nn.recurrent import reverse
+from throughtime.nn.time import reverse
 
 #: The cell that each mode of torch's layers computes.
 CELLS: dict[str, Cell] = {"LSTM": lstm, "GRU": gru, "RNN_TANH": rnn, "RNN_RELU": rnn_relu}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -28,10 +27,20 @@ from throughtime.cells.transform import (
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.kernels.unroll import Choice, explain, unroll
 from throughtime.nn.dropout import drop_steps, drop_weights, keep_mask
+from throughtime.nn.hooks import StateHook
+from throughtime.nn.options import (
+    RATES,
+    Connection,
+    Merge,
+    check_choices,
+    check_rates,
+    check_sizes,
+    check_widths,
+    count_layers,
+    for_each,
+)
 from throughtime.nn.state import State
-
-Merge = Literal["concat", "sum", "mean"]
-Connection = Literal["residual", "highway"]
+from throughtime.nn.time import reverse, steps_since
 
 
 class Recurrent(nn.Module):
@@ -97,11 +106,11 @@ class Recurrent(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.layers = _count_layers(cell, hidden_size, layers)
+        self.layers = count_layers(cell, hidden_size, layers)
         self.cells = [
-            find_cell(each) if isinstance(each, str) else each for each in _for_each(cell, self.layers)
+            find_cell(each) if isinstance(each, str) else each for each in for_each(cell, self.layers)
         ]
-        self.input_size, self.hidden_sizes = input_size, _for_each(hidden_size, self.layers)
+        self.input_size, self.hidden_sizes = input_size, for_each(hidden_size, self.layers)
         self.bidirectional, self.merge, self.connection = bidirectional, merge, connection
         self.learned_state, self.variational = learned_state, variational
         self.input_dropout, self.dropout, self.output_dropout = input_dropout, dropout, output_dropout
@@ -112,9 +121,12 @@ class Recurrent(nn.Module):
         self.suffixes = [
             f"_l{k}{way}" for k in range(self.layers) for way in ("", "_reverse")[: self.directions]
         ]
-        self._check_options()
+        check_sizes(input_size=input_size, norm_steps=norm_steps, hidden_size=min(self.hidden_sizes))
+        check_choices(merge, connection)
+        check_rates(self.cells, {name: getattr(self, name) for name in RATES})
+        check_widths(connection, [self._width(layer) for layer in range(1, self.layers + 1)])
         self._make_parameters(generator)
-        self._state_hooks: dict[int, _StateHook] = OrderedDict()
+        self._state_hooks: dict[int, StateHook] = OrderedDict()
         self._prepare()
 
     def _make_parameters(self, generator: torch.Generator | None) -> None:
@@ -256,7 +268,7 @@ class Recurrent(nn.Module):
                 f"{', '.join(self.cells[layer].states)}"
             )
         handle = RemovableHandle(self._state_hooks)
-        self._state_hooks[handle.id] = _StateHook(hook, index, state, step)
+        self._state_hooks[handle.id] = StateHook(hook, index, state, step)
         return handle
 
     def explain(self, layer: int = 0) -> Choice:
@@ -409,44 +421,6 @@ class Recurrent(nn.Module):
         gate = torch.sigmoid(self.highway[layer - 1](x))
         return torch.lerp(x, y, gate)
 
-    def _check_options(self) -> None:
-        sizes = [("input_size", self.input_size), ("norm_steps", self.norm_steps)]
-        sizes += [("hidden_size", size) for size in self.hidden_sizes]
-        for name, size in sizes:
-            if size < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {size}")
-        rates = {name: getattr(self, name) for name in RATES if name != "zoneout"}
-        if isinstance(self.zoneout, Mapping):
-            states = {state for cell in self.cells for state in cell.graph.driven}
-            if unknown := set(self.zoneout) - states:
-                driven = ", ".join(sorted(states))
-                raise ConfigError(f'zoneout names "{min(unknown)}": the states that x drives are {driven}')
-            rates |= {f"zoneout of {state}": rate for state, rate in self.zoneout.items()}
-        else:
-            rates["zoneout"] = self.zoneout
-        for name, rate in rates.items():
-            if not 0 <= rate < 1:
-                raise ConfigError(f"{name} must lie in [0, 1), got {rate}")
-        for name, value, known in (
-            ("merge", self.merge, ("concat", "sum", "mean")),
-            ("connection", self.connection, (None, "residual", "highway")),
-        ):
-            if value not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
-        if self.recurrent_dropout or self.weight_dropout:
-            for cell in self.cells:
-                if not cell.graph.recurrent_blocks:
-                    raise ConfigError(
-                        f'cell "{cell.name}" has no recurrent matrix: recurrent_dropout and weight_dropout '
-                        "have nothing to drop; take zoneout or variational dropout"
-                    )
-        widths = [self._width(layer) for layer in range(1, self.layers + 1)]
-        if self.connection is not None and len(set(widths)) > 1:
-            raise ConfigError(
-                f'connection="{self.connection}" joins the input and output of each layer beyond the first, '
-                f"which must be of one width, got {widths}"
-            )
-
     def _check(self, x: Tensor, state: State | None, reset: Tensor | None) -> None:
         if x.dim() != 3 or x.shape[2] != self.input_size:
             raise ShapeError(f"x must have shape [batch, time, {self.input_size}], got {list(x.shape)}")
@@ -464,82 +438,7 @@ class Recurrent(nn.Module):
             )
 
 
-#: The options that are probabilities.
-RATES = (
-    "input_dropout",
-    "dropout",
-    "output_dropout",
-    "recurrent_dropout",
-    "weight_dropout",
-    "zoneout",
-)
-
-
-@dataclass(frozen=True)
-class _StateHook:
-    """What `Recurrent.register_state_hook` was asked for."""
-
-    hook: Callable[[Tensor], object]
-    index: int
-    state: str
-    step: int | None
-
-    def call(self, gradient: Float[Tensor, "T B H"], lengths: Tensor | None, turned: bool) -> None:
-        """Show the hook the steps it wants, in the order of x."""
-        if turned:
-            gradient = reverse(gradient, lengths)
-        if self.step is None:
-            self.hook(gradient.transpose(0, 1))
-        elif -len(gradient) <= self.step < len(gradient):
-            self.hook(gradient[self.step])
-        else:
-            raise ShapeError(f"a hook waits for step {self.step}, and the sequence has {len(gradient)}")
-
-
 def _ask_before_compiling(cell: Cell) -> None:
     """Make what a call asks of a graph: torch.compile cannot take the lock of a cached property."""
     for name in ("weights", "given", "driven", "text"):
         getattr(cell.graph, name)
-
-
-def _count_layers(cell: object, hidden_size: object, layers: int | None) -> int:
-    """How many layers there are, said in up to three ways."""
-    counts = {
-        name: len(value)
-        for name, value in (("cell", cell), ("hidden_size", hidden_size))
-        if isinstance(value, Sequence) and not isinstance(value, str)
-    }
-    if layers is not None:
-        counts["layers"] = layers
-    if len(set(counts.values())) > 1 or min(counts.values(), default=1) < 1:
-        given = ", ".join(f"{name} says {count}" for name, count in counts.items())
-        raise ConfigError(f"the number of layers must be 1 or more, and the same throughout: {given}")
-    return max(counts.values(), default=1)
-
-
-def _for_each(value: Any, layers: int) -> list[Any]:
-    """The value of each layer, from one for all or one for each."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return list(value)
-    return [value] * layers
-
-
-def steps_since(
-    count: Float[Tensor, "B"], reset: Bool[Tensor, "T B"] | None, steps: int
-) -> Int[Tensor, "T B"]:
-    """How many steps came before each one of a row: `count` before the first, none after a reset."""
-    step = torch.arange(steps, device=count.device)[:, None]
-    began = -count.long().expand(steps, -1)
-    if reset is not None:
-        began = torch.where(reset, step, began).cummax(0).values
-    return step - began
-
-
-def reverse(x: Float[Tensor, "T B F"], lengths: Int[Tensor, "B"] | None) -> Float[Tensor, "T B F"]:
-    """Each row backwards in time within its length; padding stays where it is."""
-    if lengths is None:
-        return x.flip(0)
-    steps = torch.arange(len(x), device=x.device)[:, None]
-    ends = lengths.to(x.device)
-    index = torch.where(steps < ends, ends - 1 - steps, steps)
-    return x.gather(0, index[..., None].expand_as(x))
