@@ -370,3 +370,29 @@ def test_torch_approves_of_the_operator(draw, transform, kind, keep):
             keep,
         ),
     )
+
+
+def test_a_mask_that_wants_a_gradient_is_refused():
+    assert refusal("zoneout", zoneout_h=torch.zeros(4, 2, 5, requires_grad=True)) == (
+        "zoneout h has no gradient, as only probes have: pass it through detach()"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"step": torch.zeros(4, 2, dtype=torch.int32)}, "step must be int64"),
+        ({"step": torch.zeros(4, 2)}, "step must be int64"),
+        ({"step": torch.full((4, 2), 3)}, "step must lie in 0..2, got 3 to 3"),
+        ({"step": torch.full((4, 2), -1)}, "step must lie in 0..2, got -1 to -1"),
+        ({"mean i": torch.zeros(2, 5)}, "all tables must have as many rows"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["llvm", "reference"])
+def test_no_step_reads_beyond_its_tables(change, said, backend):
+    made = CELLS["batch_norm_lstm"]
+    weights = {key: torch.zeros(shape) for key, shape in made.graph.weight_shapes(3, 5).items()}
+    given = {key: torch.zeros(3, 5) for key in made.graph.given} | {"step": torch.full((4, 2), 2)}
+    assert unroll(made, weights, torch.zeros(4, 2, 3), given=given, backend=backend)[0].isfinite().all()
+    with pytest.raises(ShapeError, match=said):
+        unroll(made, weights, torch.zeros(4, 2, 3), given=given | change, backend=backend)

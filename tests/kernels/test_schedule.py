@@ -30,7 +30,7 @@ def readable(plan, program, place):
         return place.before
     return (
         place.buffer in GIVEN
-        or place.buffer.startswith("vector ")
+        or place.buffer.startswith(("vector ", "given "))
         or (program.backwards and place.buffer in LEFT)
     )
 

@@ -284,7 +284,9 @@ def test_nothing_is_kept_of_tensors_that_are_gone(draw, made):
     problem = draw(CELLS["peephole_lstm"], 2, 1, 4, 20)
     right(problem)
     gone = [weakref.ref(value) for value in problem.leaves.values()]
-    gone += [weakref.ref(value) for value in call._known[problem.weights["weight_hh"]].panels.values()]
+    known = call._known[id(problem.weights["weight_hh"])]
+    gone += [weakref.ref(value) for kept in known.values() for value in kept.made.values()]
+    del known
     del problem
     gc.collect()
     assert [value() for value in gone] == [None] * len(gone)

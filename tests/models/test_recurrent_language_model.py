@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import functional as F
 
 from throughtime.cells.library import CELLS
 from throughtime.errors import CellError, ConfigError
 from throughtime.models.language_model import LanguageModel
+from throughtime.nn.dropout import drop_steps
 from throughtime.nn.state import map_state
 
 CLASSES, BOUNDARY, UNKNOWN = 9, 0, 1
@@ -290,10 +290,10 @@ def test_dropout_is_on_the_embedding_between_layers_and_on_the_output():
     torch.manual_seed(1)
     total = model.loss(batch_of(tokens)).total
     torch.manual_seed(1)
-    x = F.dropout(model.embedding(tokens[:, :-1].T), 0.5).transpose(0, 1)
+    x = drop_steps(model.embedding(tokens[:, :-1].T), 0.5, variational=False).transpose(0, 1)
     model.recurrence.input_dropout = 0.0
     y, _ = model.recurrence(x, model.begin(2))
-    y = F.dropout(y.transpose(0, 1), 0.5).transpose(0, 1)
+    y = drop_steps(y.transpose(0, 1), 0.5, variational=False).transpose(0, 1)
     equal(total, model.head.loss(y, tokens[:, 1:]).total)
     assert model.recurrence.dropout == 0.5
 

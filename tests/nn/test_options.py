@@ -172,13 +172,11 @@ def test_weight_dropout_drops_entries_for_all_rows_and_steps():
     assert (y == 0.1).all()
 
 
-@pytest.mark.parametrize("option", ["recurrent_dropout", "weight_dropout", "zoneout"])
+@pytest.mark.parametrize("option", ["recurrent_dropout", "weight_dropout"])
 def test_inputs_are_left_whole_by_what_regularises_the_recurrence(option):
     layer, x = make("lstm", **{option: 0.5}), normal(BATCH, 1, INPUTS)
     zero = map_state(torch.zeros_like, layer.begin(BATCH))
-    expected = layer.eval()(x, zero)[0] if option != "zoneout" else None
-    if expected is not None:
-        equal(layer.train()(x, zero)[0], expected, tolerance=0)
+    equal(layer.train()(x, zero)[0], layer.eval()(x, zero)[0], tolerance=0)
 
 
 @pytest.mark.parametrize(
@@ -599,9 +597,31 @@ def test_hooks_of_steps():
 def test_a_hook_of_a_step_that_is_not_there(step):
     layer = make("gru")
     layer.register_state_hook(lambda gradient: None, step=step)
-    y, _ = layer(normal(BATCH, STEPS, INPUTS))
     with pytest.raises(ShapeError, match=f"a hook waits for step {step}, and the sequence has {STEPS}"):
-        y.sum().backward()
+        layer(normal(BATCH, STEPS, INPUTS))
+
+
+def test_rates_may_change_between_calls():
+    layer, x = make("lstm"), normal(BATCH, STEPS, INPUTS)
+    plain, _ = layer(x)
+    for option in ("zoneout", "recurrent_dropout", "weight_dropout"):
+        setattr(layer, option, 0.9)
+        assert not torch.equal(layer(x)[0], plain), option
+        setattr(layer, option, 0.0)
+        assert torch.equal(layer(x)[0], plain), option
+
+
+@pytest.mark.parametrize("cell", ["slstm", "lru"])
+def test_states_that_hold_one_quantity_share_the_mask_of_zoneout(cell):
+    layer = make(cell, zoneout=0.3)
+    y, _ = layer(5 * normal(BATCH, 100, INPUTS))
+    inner = [name for name in layer.cells[0].states if name != "h"]
+    names = set(layer._prepared[True, False][0].graph.given)
+    assert names == {"zoneout h", f"zoneout {inner[0]}"}
+    if cell == "slstm":
+        assert y.abs().max() <= 1
+    with pytest.raises(ConfigError, match="share a mask: give them one rate"):
+        Recurrent(cell, INPUTS, HIDDEN, zoneout={inner[0]: 0.1})
 
 
 def test_hooks_are_called_once_for_each_backward_pass_until_they_are_removed():

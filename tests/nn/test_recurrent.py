@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from throughtime.cells.library import CELLS
 from throughtime.errors import CellError, ConfigError, ShapeError
 from throughtime.kernels.unroll import BACKENDS
+from throughtime.nn.dropout import drop_steps
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import map_state
 from throughtime.nn.time import reverse
@@ -249,7 +249,7 @@ def test_dropout_acts_between_layers_in_training_alone():
     def by_hand(training):
         y = x.transpose(0, 1)
         for k, single in enumerate(singles):
-            y = F.dropout(y, 0.4, training and k > 0)
+            y = drop_steps(y, 0.4, variational=False) if training and k > 0 else y
             y = single(y.transpose(0, 1))[0].transpose(0, 1)
         return y.transpose(0, 1)
 
@@ -376,7 +376,36 @@ def test_an_unknown_cell_or_backend():
 def test_x_must_have_batch_time_and_features(shape):
     with pytest.raises(ShapeError) as caught:
         Recurrent("lstm", INPUTS, HIDDEN)(torch.zeros(shape))
-    assert str(caught.value) == f"x must have shape [batch, time, 4], got {list(shape)}"
+    assert str(caught.value) == (
+        f"x must be floating point of shape [batch, time, 4], got torch.float32 of shape {list(shape)}"
+    )
+
+
+def test_x_must_be_a_floating_tensor_and_torchs_states_are_refused():
+    layer, x = Recurrent("lstm", INPUTS, HIDDEN), torch.zeros(BATCH, STEPS, INPUTS)
+    packed = pack_padded_sequence(x, torch.tensor([2, 2, 2]), batch_first=True)
+    with pytest.raises(ShapeError, match=r"got PackedSequence; sequences of different lengths are padded"):
+        layer(packed)
+    with pytest.raises(ShapeError, match=r"got torch.int64 of shape"):
+        layer(x.long())
+    with pytest.raises(ShapeError, match=r"that is \(\(h, c\),\) and not \(h, c\)"):
+        layer(x, torch.nn.LSTM(INPUTS, HIDDEN)(x)[1])
+
+
+def test_under_autocast_the_recurrence_keeps_its_precision():
+    layer, x = Recurrent("lstm", INPUTS, HIDDEN), torch.randn(BATCH, STEPS, INPUTS)
+    with torch.autocast("cpu"):
+        y, _ = layer(x.bfloat16())
+    torch.testing.assert_close(y, layer(x.bfloat16().float())[0])
+
+
+@pytest.mark.parametrize("name", ["lstm", "peephole_lstm"])
+def test_torch_func_gets_true_derivatives(name):
+    layer, x, direction = make(name), normal(BATCH, STEPS, INPUTS), normal(BATCH, STEPS, INPUTS)
+    _, found = torch.func.jvp(lambda value: layer(value)[0].square().sum(), (x,), (direction,))
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(x)[0].square().sum(), x)
+    equal(found, (gradient * direction).sum())
 
 
 def test_the_state_must_fit_the_stack():
@@ -384,7 +413,7 @@ def test_the_state_must_fit_the_stack():
     x = torch.zeros(BATCH, STEPS, INPUTS)
     with pytest.raises(ShapeError, match="one entry for each of 2 layers and 2 directions, got 1"):
         layer(x, Recurrent("lstm", INPUTS, HIDDEN).begin(BATCH))
-    with pytest.raises(ShapeError, match='cell "lstm" has 2 states'):
+    with pytest.raises(ShapeError, match='cell "lstm" with 2 states'):
         layer(x, Recurrent("gru", INPUTS, HIDDEN, layers=2, bidirectional=True).begin(BATCH))
     with pytest.raises(ShapeError, match="state h must have shape"):
         layer(x, layer.begin(BATCH + 1))

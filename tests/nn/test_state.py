@@ -352,3 +352,15 @@ def test_a_state_must_have_one_batch(broken):
     ):
         with pytest.raises(ShapeError, match=r"shape \[batch, hidden\] with one batch, got \[3"):
             change()
+
+
+@pytest.mark.parametrize("layer", [torch.nn.LSTM(3, 4), torch.nn.GRU(3, 4)])
+def test_the_states_of_torchs_layers_are_refused(layer, tmp_path):
+    _, state = layer(torch.zeros(2, 1, 3))
+    for function in (
+        detach,
+        lambda state: select_rows(state, [0]),
+        lambda state: save_state(state, tmp_path / "state"),
+    ):
+        with pytest.raises(ShapeError, match="torch's h, or"):
+            function(state)

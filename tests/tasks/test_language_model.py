@@ -42,9 +42,9 @@ def train(folder, text=VERSE * 40, tokens="char", resume=False, **options):
 def runs(tmp_path_factory):
     """A trained run for each kind of token."""
     folders = {}
-    for tokens, epochs in {"char": 12, "word": 30, "bpe": 30}.items():
+    for tokens in ("char", "word", "bpe"):
         folder = tmp_path_factory.mktemp(tokens)
-        train(folder, tokens=tokens, max_epochs=epochs)
+        train(folder, tokens=tokens)
         folders[tokens] = folder / "run"
     return folders
 

@@ -48,7 +48,7 @@ ON_NUMBERS: dict[str, Callable[..., float]] = {
     "relu": lambda a: a if a > 0 or a != a else 0.0,
     "exp": math.exp,
     "log": math.log,
-    "softplus": lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))),
+    "softplus": lambda a: a if a > SOFTPLUS_THRESHOLD else max(a, 0.0) + math.log1p(math.exp(-abs(a))),
     "maximum": lambda a, b: a if a >= b or a != a else b,
 }
 

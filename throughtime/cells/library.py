@@ -60,6 +60,8 @@ def find_cell(name: str) -> Cell:
     Raises `CellError` with the nearest names where none has it. The file is run; raises `CellError` where
     it does not exist, cannot be run, or has no such cell.
     """
+    if not isinstance(name, str):
+        raise CellError(f"{name!r} is not a cell: give one, its name in the table, or FILE.py:NAME")
     if name in CELLS:
         return CELLS[name]
     if ":" in name or name.endswith(".py"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 
 from throughtime.cells.algebra import Algebra
 from throughtime.cells.expression import Value
@@ -25,7 +25,7 @@ class Part:
     offsets: tuple[Value, ...]
 
 
-@cache
+@lru_cache(maxsize=256)
 def linear_parts(graph: CellGraph) -> tuple[Part, ...] | str:
     """The states of `graph` in parts, each after those it depends on; or why a part is not linear."""
     algebra = Algebra()

@@ -30,13 +30,17 @@ def zoneout(cell: Cell, rates: Mapping[str, float]) -> Cell:
     """`cell` in training with zoneout on the states that `rates` names (Krueger et al. 2016).
 
     s_t = z ⊙ s_{t-1} + (1 - z) ⊙ s'_t, with s'_t what the cell makes of its states and z a `step_mask`
-    "zoneout h" that is 1 where a unit keeps its value.
+    "zoneout h" that is 1 where a unit keeps its value. The output has a mask of its own and the other
+    states share one, "zoneout c" by the first of them: together they may hold one quantity, as a number
+    and its scale.
     """
-    return _rewritten(
-        cell,
-        new=lambda name, old, new: _mixed(Value("step_mask", name=f"zoneout {name}"), old, new),
-        on=rates,
-    )
+    others = next((name for name in cell.states[1:] if name in rates), "")
+
+    def new(name: str, old: Value, new: Value) -> Value:
+        mask = name if name == cell.states[0] else others
+        return _mixed(Value("step_mask", name=f"zoneout {mask}"), old, new)
+
+    return _rewritten(cell, new=new, on=rates)
 
 
 def expected_zoneout(cell: Cell, rates: Mapping[str, float]) -> Cell:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from throughtime.cells.trace import CellGraph
 from throughtime.kernels import llvm, machine
@@ -24,6 +24,8 @@ from throughtime.kernels.threads import run
 #: Before the packed form of a weight is used again its numbers are compared, since its version does not
 #: tell of changes through `.data`: all of them up to WHOLE, and of larger ones so many evenly spread.
 WHOLE, SAMPLE = 1 << 16, 1 << 10
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,23 +118,17 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class _Packed:
-    """Panels, and what was true of the weight when they were packed; `numbers` are some of its own."""
+    """What was packed from a weight, and what was true of it then; `numbers` are some of its own."""
 
-    code: Compiled
+    owner: ref[Tensor]
     version: int
     address: int
     numbers: Tensor
-    panels: dict[str, Tensor]
+    made: Any
 
-    @classmethod
-    def of(cls, code: Compiled, weight: Tensor) -> _Packed:
-        """The panels of a program from weight_hh as it is now."""
-        numbers = _sample(weight).clone()
-        return cls(code, weight._version, weight.data_ptr(), numbers, _pack(code, weight))
-
-    def holds(self, code: Compiled, weight: Tensor) -> bool:
-        """Whether these are the panels still."""
-        if code is not self.code or weight._version != self.version or weight.data_ptr() != self.address:
+    def holds(self, weight: Tensor) -> bool:
+        """Whether it is what would be packed now."""
+        if self.owner() is not weight or weight._version != self.version or weight.data_ptr() != self.address:
             return False
         if weight.numel() > WHOLE:
             return torch.equal(_sample(weight), self.numbers)
@@ -153,19 +149,33 @@ def _sample(weight: Tensor) -> Tensor:
 _compare = (ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)).memcmp
 _compare.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
 
-#: For each weight_hh that was run without gradients, while it lives.
-_known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+#: For each weight that was run without gradients, while it lives: by its id, and by what it is used for.
+_known: dict[int, dict[object, _Packed]] = {}
+
+
+def remembered(use: object, weight: Tensor, pack: Callable[[Tensor], Made]) -> Made:
+    """`pack` of a contiguous weight, kept for a `use` of it until the weight is changed or gone."""
+    key = id(weight)
+    known = _known.get(key, {}).get(use)
+    if known is None or not known.holds(weight):
+        owner = ref(weight, lambda _: _known.pop(key, None))  # before the id can be another's
+        version, address, numbers = weight._version, weight.data_ptr(), _sample(weight).clone()
+        known = _Packed(owner, version, address, numbers, pack(weight))
+        _known.setdefault(key, {})[use] = known
+    return known.made  # type: ignore[no-any-return]
+
+
+def forget(weight: Tensor) -> None:
+    """Keep nothing of a weight."""
+    _known.pop(id(weight), None)
 
 
 def packed(code: Compiled, weight: Tensor, remember: bool) -> dict[str, Tensor]:
     """The panels of a program, packed from weight_hh; kept with the weight if they are to `remember`."""
-    if not remember or weight.is_inference():
-        _known.pop(weight, None)
-        return _pack(code, weight)
-    known = _known.get(weight)
-    if known is None or not known.holds(code, weight):
-        known = _known[weight] = _Packed.of(code, weight)
-    return known.panels
+    if remember and not weight.is_inference():
+        return remembered(code, weight, partial(_pack, code))
+    forget(weight)
+    return _pack(code, weight)
 
 
 def _pack(code: Compiled, weight: Tensor) -> dict[str, Tensor]:

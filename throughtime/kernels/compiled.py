@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -28,9 +30,22 @@ def refusal(graph: CellGraph, x: Tensor) -> str | None:
         return f"machine code computes in float32 and float64, and x is {x.dtype}"
     if x.numel() == 0:
         return "machine code does not take an empty sequence or batch"
+    if transformed():
+        return TRANSFORMED
     if any(node.op == "batch_norm" for node in graph.nodes):
         return "the statistics of a batch join its rows, which machine code runs apart"
     return _unsupported()
+
+
+#: Why an operator of ours, or of a library under torch, cannot be used then.
+TRANSFORMED = "torch.func and forward derivatives need operators that torch knows"
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
 def _unsupported() -> str | None:
@@ -75,16 +90,24 @@ def step_again(
     """
     if not _plain() or machine.unsupported() or type(state) is not tuple or len(given) != len(graph.given):
         return None
-    inputs: list[Any] = list(map(weights.get, graph.weights))
-    extra: list[Any] = list(map(given.get, graph.given))
+    if "step" in given:  # its numbers are checked at every call
+        return None
+    inputs: list[Any] = [weights.get(name) for name in graph.weights]
+    extra: list[Any] = [given.get(name) for name in graph.given] if given else []
     recorded = torch.is_grad_enabled()
     for tensor in (x, *state, *inputs, *extra):
         if type(tensor) not in PLAIN or not tensor.is_cpu or (recorded and tensor.requires_grad):
             return None
-    from throughtime.kernels.stream import again
-
-    outputs = again(graph.text, x, state, inputs, extra)
+    outputs = _stream().again(graph.text, x, state, inputs, extra)
     return None if outputs is None else (outputs[0], tuple(outputs[1:]))
+
+
+@cache
+def _stream() -> ModuleType:
+    """The module, which needs llvmlite."""
+    from throughtime.kernels import stream
+
+    return stream
 
 
 def _plain(*tensors: Tensor) -> bool:
@@ -93,8 +116,8 @@ def _plain(*tensors: Tensor) -> bool:
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and torch._C._len_torch_dispatch_stack() == 0
-        and forward_ad._current_level < 0
-        and all(type(tensor) in PLAIN for tensor in tensors)
+        and not transformed()
+        and PLAIN.issuperset(map(type, tensors))
     )
 
 
@@ -110,10 +133,9 @@ def _unroll(
 ) -> list[Tensor]:
     """y, the final states, and, to `keep` for the backward pass, what `kept_shapes` says."""
     from throughtime.kernels.passes import Problem, forward  # they need llvmlite
-    from throughtime.kernels.stream import step
 
     if len(x) == 1 and lengths is None and reset is None and not keep:
-        return step(cell, x, state, weights, given)
+        return _stream().step(cell, x, state, weights, given)  # type: ignore[no-any-return]
     return forward(Problem(cell, x, state, weights, lengths, reset, given), keep)
 
 

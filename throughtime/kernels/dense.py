@@ -78,6 +78,22 @@ class Factor:
         return packed
 
 
+class RowTimes:
+    """Products of a single row with the transpose of a matrix [C, D], which is packed."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        columns, depth = matrix.shape
+        made, _ = functions(matrix.dtype == torch.float64)
+        self._function, self._packed = made["multiply"], Factor(matrix.T)._packed
+        self._block = (0, 1, 1, depth, columns, 0, depth, self._packed.data_ptr(), 0, 0, columns)
+
+    def multiply(self, left: int, out: int) -> None:
+        """out [C] = left [D] @ matrix.T, both given by their addresses."""
+        block = (ctypes.c_int64 * Field.END)(*self._block)
+        block[Field.LEFT], block[Field.OUT] = left, out
+        run(self._function, block, 1)
+
+
 def _rows(values: Tensor) -> Tensor:
     """The same numbers with those of a row side by side."""
     return values if values.stride(1) == 1 else values.contiguous()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from throughtime.kernels.call import Call, Compiled, compiled, packed, plan
+from throughtime.kernels.call import Call, Compiled, compiled, forget, packed, plan
 from throughtime.kernels.dense import Factor
 from throughtime.kernels.layout import Layout
 from throughtime.kernels.schedule import Kind, Place
@@ -106,6 +106,8 @@ def forward(problem: Problem, keep: bool) -> list[Tensor]:
     call = problem.call(code, states | saved, remember=not keep)
     projections = problem.empty(longest, blocks * hidden)
     x, weight = layout.pack(problem.x), Factor(problem.weights["weight_ih"].T) if blocks else None
+    if keep and blocks:
+        forget(problem.weights["weight_ih"])
     for start, stop in pieces:
         first, last = layout.first_row(start), layout.first_row(stop)
         if weight is not None:

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from throughtime.kernels.call import Call, compiled
-from throughtime.kernels.dense import Factor
+from throughtime.kernels.call import WHOLE, Call, compiled, packed, remembered
+from throughtime.kernels.dense import Factor, RowTimes
 from throughtime.kernels.passes import SAVED, Problem, kept_shapes
 
 #: Of steps with more rows nothing is kept: it would be large, and save little of their work.
 MOST_ROWS = 64
+#: Of matrices up to WHOLE all numbers are compared, which costs what packing gains; larger ones than these
+#: are worth several threads.
+LARGEST = 1 << 20
 
 
 def step(
@@ -54,15 +57,14 @@ def _run(
     weights: Sequence[Tensor],
     given: Sequence[Tensor],
 ) -> list[Tensor]:
-    problem = Problem(cell, x, state, weights, None, None, given)
     try:
         ready = idle.pop()  # so that no other thread takes it
     except IndexError:
-        ready = _Step(problem)
-    new = ready(problem)
-    if problem.batch <= MOST_ROWS:
+        ready = _Step(Problem(cell, x, state, weights, None, None, given))
+    new = ready(x, state, weights, given)
+    if x.shape[1] <= MOST_ROWS:
         idle.append(ready)
-    return [new[0].clone().unsqueeze_(0), *new]
+    return [torch.stack(new[:1]), *new]
 
 
 class _Step:
@@ -82,27 +84,45 @@ class _Step:
             scratch = dict(zip(names, map(problem.x.new_empty, shapes), strict=True))
             scratch["projections"] = self.projections
             self.call = Call(code, problem.layout, problem.hidden, problem.x, scratch)
-        self.before = [code.fields[f"initial state {name}"] for name in graph.states]
+        self.place, self.rows = self.projections.data_ptr(), rows
         self.after = [code.fields[f"state {name}"] for name in graph.states]
+        self.fields: list[int | None] = [code.fields[f"initial state {name}"] for name in graph.states]
+        vectors = [f"vector {name}" if name in graph.vectors else name for name in graph.weights]
+        self.fields += [code.fields.get(name) for name in (*vectors, *problem.given)]
+        weights = list(graph.weights)
+        self.input = weights.index("weight_ih") if graph.input_blocks else None
+        self.hidden = weights.index("weight_hh") if code.packs else None
+        self.panels = [code.fields[f"panel {index}"] for index in range(len(code.packs))]
 
-    def __call__(self, problem: Problem) -> list[Tensor]:
-        """The new states."""
-        if problem.graph.input_blocks:
-            self._project(problem.x, problem.weights["weight_ih"])
-        block, fields = self.call.block, self.call.code.fields
-        fixed = problem.fixed(self.call.code, remember=True)
-        for name, values in fixed.items():
-            block[fields[name]] = values.data_ptr()
-        new = []
-        for before, after, old in zip(self.before, self.after, problem.initial, strict=True):
-            new.append(torch.empty_like(old))
-            block[before], block[after] = old.data_ptr(), new[-1].data_ptr()
-        self.call(0, 1)
+    def __call__(
+        self, x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], given: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The new states. What is given at a single step that all rows have is laid out as it is."""
+        call = self.call
+        block = call.block
+        if self.input is not None:
+            self._project(x, weights[self.input].contiguous())
+        alive: list[Any] = []
+        for field, value in zip(self.fields, (*state, *weights, *given), strict=True):
+            if field is not None:
+                alive.append(value := value.contiguous())
+                block[field] = value.data_ptr()
+        new = [torch.empty_like(value) for value in alive[: len(state)]]
+        for field, value in zip(self.after, new, strict=True):
+            block[field] = value.data_ptr()
+        if self.hidden is not None:
+            alive.append(panels := packed(call.code, weights[self.hidden].contiguous(), remember=True))
+            for field, value in zip(self.panels, panels.values(), strict=True):
+                block[field] = value.data_ptr()
+        call(0, 1)
         return new
 
     def _project(self, x: Tensor, weight: Tensor) -> None:
         """The products of x for all maps."""
-        if x.shape[1] == 1:
-            torch.mv(weight, x.view(-1), out=self.only_row)
-        else:
+        if self.rows > 1:
             Factor(weight.T).multiply(x.squeeze(0), self.projections)
+        elif WHOLE < weight.numel() <= LARGEST and not weight.is_inference():
+            x = x.contiguous()
+            remembered(RowTimes, weight, RowTimes).multiply(x.data_ptr(), self.place)
+        else:  # nothing to gain
+            torch.mv(weight, x.view(-1), out=self.only_row)

@@ -15,6 +15,7 @@ from throughtime.cells.gru import gru
 from throughtime.cells.lstm import lstm
 from throughtime.cells.match import Names, match
 from throughtime.cells.trace import CellGraph
+from throughtime.kernels.compiled import TRANSFORMED, transformed
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def refusal(graph: CellGraph, x: Tensor) -> str | None:
     """Why this backend cannot run `graph` on `x`, or None."""
     if find_layer(graph) is None:
         return "the equations are not those of torch's LSTM, GRU or RNN"
+    if transformed():
+        return TRANSFORMED
     if x.numel() == 0:
         return "torch's layers do not take an empty sequence or batch"
     return None

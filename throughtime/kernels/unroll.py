@@ -225,11 +225,30 @@ def _check_given(
             raise ShapeError(f"{name} must have shape {list(shape)}, got {list(found)}")
         if cell.graph.given[name] != "steps":
             _check_like(name, given[name], x)
+        if cell.graph.given[name] != "probe" and given[name].requires_grad:
+            raise ShapeError(f"{name} has no gradient, as only probes have: pass it through detach()")
+    if "step" in given:
+        _check_steps(
+            given["step"], [given[name] for name, kind in cell.graph.given.items() if kind == "table"]
+        )
     return given
+
+
+def _check_steps(step: Tensor, tables: list[Tensor]) -> None:
+    rows = len(tables[0])
+    if step.dtype != torch.int64 or any(len(table) != rows for table in tables):
+        raise ShapeError(
+            f"step must be int64 and all tables must have as many rows, got {step.dtype} and tables of "
+            f"{', '.join(str(len(table)) for table in tables)} rows"
+        )
+    if not torch.compiler.is_compiling() and step.numel() and (step.min() < 0 or step.max() >= rows):
+        raise ShapeError(f"step must lie in 0..{rows - 1}, got {int(step.min())} to {int(step.max())}")
 
 
 def _check_lengths(lengths: Tensor | None, x: Tensor) -> Tensor | None:
     """The lengths, or None where every row is full."""
+    if isinstance(lengths, Tensor) and lengths.dtype == torch.bool:
+        raise ShapeError("lengths must be integers, got torch.bool: a mask [B, T] has lengths mask.sum(1)")
     if lengths is None:
         return None
     steps, batch = x.shape[:2]

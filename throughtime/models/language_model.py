@@ -35,7 +35,7 @@ class LanguageModel(nn.Module):
     """p(x_t | x_<t) = softmax(W h_t + b), h_t = recurrence(E x_{t-1}, h_{t-1}) (Mikolov et al. 2010).
 
     classes     how many tokens there are.
-    boundary    the token that stands before each document: the state is reset to zero when it is read,
+    boundary    the token that stands before each document: the state begins anew when it is read,
                 so that one document tells nothing about the next.
     unknown     the token for what was never seen. It and the boundary are read as the zero vector: they are
                 rare, and a tied embedding of a rare token is shaped by the softmax alone.

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -63,12 +62,13 @@ class DropIn(nn.RNNBase):
             return f"proj_size is {self.proj_size}, and our LSTM does not project its output"
         if torch.is_autocast_enabled("cpu"):
             return "under autocast torch's layer computes in a lower precision"
-        if not torch.compiler.is_compiling() and _transformed():
-            return "torch.func, forward derivatives and tracing need operators that torch knows"
+        if not torch.compiler.is_compiling() and torch.jit.is_tracing():
+            return "tracing needs operators that torch knows"
         if not self._fits(input, hx):
             return "input or hx does not fit this layer, and torch's own checks say what is wrong"
         x = input.data if isinstance(input, PackedSequence) else input
-        return explain_cell(CELLS[self.mode], x, self.backend).refused.get("llvm")
+        reason: str | None = explain_cell(CELLS[self.mode], x, self.backend).refused.get("llvm")
+        return reason
 
     def _fits(self, input: Any, hx: Any) -> bool:
         """Whether torch's layer would take `input` and `hx` without complaint."""
@@ -178,12 +178,3 @@ def _map(function: Any, hx: Any) -> Any:
     if hx is None:
         return None
     return function(hx) if isinstance(hx, Tensor) else tuple(function(value) for value in hx)
-
-
-def _transformed() -> bool:
-    """Whether torch.func, forward-mode differentiation or torch.jit.trace is at work."""
-    return (
-        torch._C._functorch.maybe_current_level() is not None
-        or forward_ad._current_level >= 0
-        or torch.jit.is_tracing()
-    )

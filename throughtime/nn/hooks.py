@@ -21,13 +21,16 @@ class StateHook:
     state: str
     step: int | None
 
+    def check(self, steps: int) -> None:
+        """Raise `ShapeError` where a sequence has no such step."""
+        if self.step is not None and not -steps <= self.step < steps:
+            raise ShapeError(f"a hook waits for step {self.step}, and the sequence has {steps}")
+
     def call(self, gradient: Float[Tensor, "T B H"], lengths: Tensor | None, turned: bool) -> None:
         """Show the hook the steps it wants, in the order of x."""
         if turned:
             gradient = reverse(gradient, lengths)
         if self.step is None:
             self.hook(gradient.transpose(0, 1))
-        elif -len(gradient) <= self.step < len(gradient):
-            self.hook(gradient[self.step])
         else:
-            raise ShapeError(f"a hook waits for step {self.step}, and the sequence has {len(gradient)}")
+            self.hook(gradient[self.step])

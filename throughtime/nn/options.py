@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from throughtime.cells.cell import Cell
 from throughtime.errors import ConfigError
+from throughtime.kernels.unroll import BACKENDS
 
 Merge = Literal["concat", "sum", "mean"]
 Connection = Literal["residual", "highway"]
@@ -45,10 +46,16 @@ def for_each(value: Any, layers: int) -> list[Any]:
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raise `ConfigError` where one is not positive."""
+    """Raise `ConfigError` where one is not a positive integer."""
     for name, size in sizes.items():
-        if size < 1:
-            raise ConfigError(f"{name} must be 1 or more, got {size}")
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(f"{name} must be 1 or more, got {size!r}")
+
+
+def check_backend(backend: str) -> None:
+    """Raise `ConfigError` where there is no such backend."""
+    if backend != "auto" and backend not in BACKENDS:
+        raise ConfigError(f'there is no backend "{backend}": there are auto, {", ".join(BACKENDS)}')
 
 
 def check_choices(merge: str, connection: str | None) -> None:
@@ -62,7 +69,9 @@ def check_choices(merge: str, connection: str | None) -> None:
 
 
 def check_widths(connection: str | None, widths: Sequence[int]) -> None:
-    """Raise `ConfigError` where a connection would join layers of different widths."""
+    """Raise `ConfigError` where a connection has no two layers to join, or layers of different widths."""
+    if connection is not None and len(widths) < 2:
+        raise ConfigError(f'connection="{connection}" joins layers, and there is one: give layers=2 or more')
     if connection is not None and len(set(widths)) > 1:
         raise ConfigError(
             f'connection="{connection}" joins the input and output of each layer beyond the first, '
@@ -79,6 +88,13 @@ def check_rates(cells: Sequence[Cell], rates: Mapping[str, float | Mapping[str, 
             if unknown := set(rate) - states:
                 driven = ", ".join(sorted(states))
                 raise ConfigError(f'{name} names "{min(unknown)}": the states that x drives are {driven}')
+            for cell in cells:
+                inner = [state for state in cell.graph.driven if state != cell.states[0]]
+                if len({rate.get(state, 0.0) for state in inner}) > 1:
+                    raise ConfigError(
+                        f'{name}: the states {", ".join(inner)} of cell "{cell.name}" may hold one quantity '
+                        "together and share a mask: give them one rate"
+                    )
             flat |= {f"{name} of {state}": each for state, each in rate.items()}
         else:
             flat[name] = rate

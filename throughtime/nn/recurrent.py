@@ -26,12 +26,13 @@ from throughtime.cells.transform import (
 )
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.kernels.unroll import Choice, explain, unroll
-from throughtime.nn.dropout import drop_steps, drop_weights, keep_mask
+from throughtime.nn.dropout import chance, drop_steps, drop_weights, keep_mask
 from throughtime.nn.hooks import StateHook
 from throughtime.nn.options import (
     RATES,
     Connection,
     Merge,
+    check_backend,
     check_choices,
     check_rates,
     check_sizes,
@@ -108,7 +109,7 @@ class Recurrent(nn.Module):
         super().__init__()
         self.layers = count_layers(cell, hidden_size, layers)
         self.cells = [
-            find_cell(each) if isinstance(each, str) else each for each in for_each(cell, self.layers)
+            each if isinstance(each, Cell) else find_cell(each) for each in for_each(cell, self.layers)
         ]
         self.input_size, self.hidden_sizes = input_size, for_each(hidden_size, self.layers)
         self.bidirectional, self.merge, self.connection = bidirectional, merge, connection
@@ -122,6 +123,7 @@ class Recurrent(nn.Module):
             f"_l{k}{way}" for k in range(self.layers) for way in ("", "_reverse")[: self.directions]
         ]
         check_sizes(input_size=input_size, norm_steps=norm_steps, hidden_size=min(self.hidden_sizes))
+        check_backend(backend)
         check_choices(merge, connection)
         check_rates(self.cells, {name: getattr(self, name) for name in RATES})
         check_widths(connection, [self._width(layer) for layer in range(1, self.layers + 1)])
@@ -207,6 +209,10 @@ class Recurrent(nn.Module):
     ) -> tuple[list[Float[Tensor, "B T F"]], State]:
         """`forward` that returns the output of every layer, the first layer's first."""
         self._check(x, state, reset)
+        if self._prepared_for != self._options_of_cells():  # who anneals a rate sets it between calls
+            self._prepare()
+        if torch.is_autocast_enabled(x.device.type):  # recurrences accumulate, and keep their precision
+            x = x.to(next(self.parameters()).dtype)
         state = self.begin(len(x)) if state is None else state
         reset = None if reset is None else reset.T
         outputs: list[Tensor] = []
@@ -239,7 +245,7 @@ class Recurrent(nn.Module):
         if x.dim() != 2:
             raise ShapeError(f"x must have shape [batch, {self.input_size}], got {list(x.shape)}")
         y, state = self(x.unsqueeze(1), state, generator=generator)
-        return y.select(1, 0), state
+        return y.squeeze(1), state
 
     def register_state_hook(
         self,
@@ -252,7 +258,7 @@ class Recurrent(nn.Module):
         """Call `hook` in each `backward()` with the gradient of the loss by a state, in evaluation too.
 
         That is dL/dh_t through y_t and through everything after step t: [B, H] for a `step`, which counts
-        from the end where it is negative, or [B, T, H] for all of them. In the backward direction
+        from the last of T where it is negative, or [B, T, H] for all of them. In the backward direction
         (`reverse`) step t is still that of x_t. Padding has gradient zero. Several backward passes of one
         forward pass call it once each; `torch.autograd.grad`, which computes no more than it is asked for,
         does not. Raises `ConfigError` where there is no such state.
@@ -304,6 +310,11 @@ class Recurrent(nn.Module):
             trained = batch_statistics(cell) if "table" in cell.graph.given.values() else cell
             trained = recurrent_dropout(trained) if self.recurrent_dropout else trained
             made[True].append(zoneout(trained, rates) if rates else trained)
+        self._prepared_for = self._options_of_cells()
+        self._names = [
+            {name: name + suffix for name in self.cells[index // self.directions].graph.weights}
+            for index, suffix in enumerate(self.suffixes)
+        ]
         self._prepared: dict[tuple[bool, bool], list[Cell]] = {}
         for training, cells in made.items():
             self._prepared[training, False] = cells
@@ -312,6 +323,11 @@ class Recurrent(nn.Module):
         for cells in self._prepared.values():
             for cell in cells:
                 _ask_before_compiling(cell)
+
+    def _options_of_cells(self) -> tuple[object, ...]:
+        """What the prepared cells depend on."""
+        zoneout = dict(self.zoneout) if isinstance(self.zoneout, Mapping) else self.zoneout
+        return zoneout, bool(self.recurrent_dropout), self.learned_state
 
     def _zoneout_rates(self, cell: Cell) -> dict[str, float]:
         if isinstance(self.zoneout, Mapping):
@@ -340,13 +356,14 @@ class Recurrent(nn.Module):
                 if name not in weights
             }
             given["reset"] = reset[..., None].to(x.dtype).expand(*x.shape[:2], units)
-        hooks = [hook for hook in self._state_hooks.values() if hook.index == index]
+        hooks = self._state_hooks and [hook for hook in self._state_hooks.values() if hook.index == index]
         if hooks and torch.is_grad_enabled():
             cell = probed(cell, tuple(dict.fromkeys(hook.state for hook in hooks)))
             for name, op in cell.graph.given.items():
                 if op == "probe":
                     given[name] = x.new_zeros(*x.shape[:2], units, requires_grad=True)
             for hook in hooks:
+                hook.check(len(x))
                 probe = given[f"probe {hook.state}"]
                 probe.register_hook(partial(hook.call, lengths=lengths, turned=turned))
         y, final = unroll(
@@ -363,9 +380,10 @@ class Recurrent(nn.Module):
         return reverse(y, lengths) if turned else y, final
 
     def _weights(self, index: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        weights = {
-            name: getattr(self, name + self.suffixes[index])
-            for name in self.cells[index // self.directions].graph.weights
+        own = self._parameters  # found there at once, if nobody made the weight something else
+        weights: dict[str, Tensor] = {
+            name: own[attribute] if attribute in own else getattr(self, attribute)
+            for name, attribute in self._names[index].items()
         }
         if self.training and self.weight_dropout:
             weights["weight_hh"] = drop_weights(weights["weight_hh"], self.weight_dropout, generator)
@@ -381,18 +399,22 @@ class Recurrent(nn.Module):
         generator: torch.Generator | None,
     ) -> dict[str, Tensor]:
         """What a layer gives its cell: masks for recurrent dropout and zoneout, statistics of batch norm."""
-        given, units = {}, self.hidden_sizes[index // self.directions]
+        given: dict[str, Tensor] = {}
+        if not cell.graph.given:
+            return given
+        units = self.hidden_sizes[index // self.directions]
         for name, shape in cell.graph.given_shapes(x.shape[0], x.shape[1], units).items():
             use, _, of = name.partition(" ")
             match use:
                 case "zoneout":
                     rate = self._zoneout_rates(cell)[of]
-                    given[name] = x.new_empty(shape).bernoulli_(rate, generator=generator)
+                    given[name] = chance(shape, rate, x.device, generator).to(x.dtype)
                 case "dropout":
                     given[name] = keep_mask(x, shape, self.recurrent_dropout, generator)
                 case "step":
                     count = state[cell.states.index("t")][:, 0]
-                    given[name] = steps_since(count, reset, len(x)).clamp(0, self.norm_steps - 1)
+                    rows = min(len(given[n]) for n, kind in cell.graph.given.items() if kind == "table")
+                    given[name] = steps_since(count, reset, len(x)).clamp(0, rows - 1)
                 case "scale":
                     variance = getattr(self, f"variance_{of}{self.suffixes[index]}")
                     given[name] = torch.rsqrt(variance + LAYER_NORM_EPSILON)
@@ -421,14 +443,38 @@ class Recurrent(nn.Module):
         gate = torch.sigmoid(self.highway[layer - 1](x))
         return torch.lerp(x, y, gate)
 
-    def _check(self, x: Tensor, state: State | None, reset: Tensor | None) -> None:
-        if x.dim() != 3 or x.shape[2] != self.input_size:
-            raise ShapeError(f"x must have shape [batch, time, {self.input_size}], got {list(x.shape)}")
-        if state is not None and len(state) != len(self.suffixes):
+    def _check_state(self, state: State) -> None:
+        if isinstance(state, Tensor) or any(isinstance(values, Tensor) for values in state):
+            raise ShapeError(
+                "the state must hold a tuple of tensors for each layer and direction, as an earlier call "
+                "returned it; for one layer that is ((h, c),) and not (h, c)"
+            )
+        if len(state) != len(self.suffixes):
             raise ShapeError(
                 f"the state must have one entry for each of {self.layers} layers and "
                 f"{self.directions} directions, got {len(state)}"
             )
+        for index, values in enumerate(state):
+            cell = self.cells[index // self.directions]
+            if len(values) != len(cell.states):
+                raise ShapeError(
+                    f'layer {index // self.directions} has the cell "{cell.name}" with {len(cell.states)} '
+                    f"states ({', '.join(cell.states)}), got {len(values)}"
+                )
+
+    def _check(self, x: Tensor, state: State | None, reset: Tensor | None) -> None:
+        if not isinstance(x, Tensor):
+            raise ShapeError(
+                f"x must be a tensor [batch, time, {self.input_size}], got {type(x).__name__}; sequences of "
+                "different lengths are padded, and given with lengths="
+            )
+        if x.dim() != 3 or x.shape[2] != self.input_size or not x.is_floating_point():
+            raise ShapeError(
+                f"x must be floating point of shape [batch, time, {self.input_size}], "
+                f"got {x.dtype} of shape {list(x.shape)}"
+            )
+        if state is not None:
+            self._check_state(state)
         if reset is not None and self.bidirectional:
             raise ShapeError("a bidirectional layer reads the future and cannot be reset within a sequence")
         if reset is not None and (reset.shape != x.shape[:2] or reset.dtype != torch.bool):

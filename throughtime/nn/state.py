@@ -24,8 +24,20 @@ STATES = "states_of_layers"
 
 
 def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
-    """The state with `function` applied to each of its tensors."""
+    """The state with `function` applied to each of its tensors.
+
+    Raises `ShapeError` for the states of torch's layers, which have another form.
+    """
+    _check_form(state)
     return tuple(tuple(function(value) for value in values) for values in state)
+
+
+def _check_form(state: State) -> None:
+    if isinstance(state, Tensor) or any(isinstance(values, Tensor) for values in state):
+        raise ShapeError(
+            "a state holds a tuple of tensors for each layer and direction, as Recurrent returns it; "
+            "torch's h, or (h, c), holds all layers in one tensor"
+        )
 
 
 def detach(state: State) -> State:
@@ -91,6 +103,7 @@ def save_state(state: State, path: Path | str) -> None:
 
     The entry "2.0" is the first state of the third layer.
     """
+    _check_form(state)
     tensors = {
         f"{k}.{j}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for k, values in enumerate(state)
@@ -135,6 +148,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _batch(state: State) -> int | None:
     """The rows of all tensors, or None where there is no tensor."""
+    _check_form(state)
     shapes = [value.shape for values in state for value in values]
     if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
         raise ShapeError(

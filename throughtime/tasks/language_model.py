@@ -87,9 +87,14 @@ class ModelConfig(Config):
         None, description="How the input of a layer beyond the first joins its output."
     )
     learned_state: bool = Field(False, description="Learn the state before the first token.")
-    activation_penalty: float = Field(0.0, ge=0, description="Factor of the mean square of the output.")
+    activation_penalty: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="Factor of the mean square of the output."
+    )
     temporal_activation_penalty: float = Field(
-        0.0, ge=0, description="Factor of the mean square of the output's change from step to step."
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Factor of the mean square of the output's change from step to step.",
     )
     tied: bool = Field(True, description="Tie the softmax to the embedding where their sizes are the same.")
 
