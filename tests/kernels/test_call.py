@@ -1,4 +1,7 @@
-"""When the recurrent weights are packed for machine code: once, and again whenever they changed."""
+"""When the recurrent weights are packed for machine code.
+
+For steps of a stream once, and again whenever they changed; for a sequence of steps at each call.
+"""
 
 import gc
 import sys
@@ -49,24 +52,33 @@ def right(problem, mode=torch.no_grad):
         close(mine, reference)
 
 
+def test_a_sequence_sees_every_change(draw, packs):
+    """Also one through `.data`, of a single number among many."""
+    problem = draw(CELLS["lstm"], 2, 2, 3, 150)
+    right(problem)
+    problem.weights[W].data[17, 23] += 9
+    right(problem)
+    assert len(packs) == 2
+
+
 @some_cells
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_weights_are_packed_once(draw, packs, name, mode):
-    problem = draw(CELLS[name], 3, 2, 4, 20)
+    problem = draw(CELLS[name], 1, 2, 4, 20)
     for _ in range(3):
         right(problem, mode)
     assert len(packs) == 1
 
 
 def test_weights_packed_in_inference_mode_serve_outside_of_it(draw, packs):
-    problem = draw(CELLS["lstm"], 3, 2, 4, 20)
+    problem = draw(CELLS["lstm"], 1, 2, 4, 20)
     for mode in (torch.inference_mode, torch.no_grad, torch.inference_mode):
         right(problem, mode)
     assert len(packs) == 1
 
 
 def test_weights_that_want_no_gradient_are_packed_once(draw, packs):
-    problem = draw(CELLS["lstm"], 3, 2, 4, 20)
+    problem = draw(CELLS["lstm"], 1, 2, 4, 20)
     for leaf in problem.leaves.values():
         leaf.requires_grad_(False)
     for _ in range(3):
@@ -75,7 +87,7 @@ def test_weights_that_want_no_gradient_are_packed_once(draw, packs):
 
 
 def test_each_weight_has_panels_of_its_own(draw, packs):
-    problems = [draw(CELLS["lstm"], 3, 2, 4, 20, seed) for seed in range(3)]
+    problems = [draw(CELLS["lstm"], 1, 2, 4, 20, seed) for seed in range(3)]
     for problem in problems * 2:
         right(problem)
     assert len(packs) == len(problems)
@@ -99,7 +111,7 @@ def one_row(weight):
 @some_cells
 @pytest.mark.parametrize("change", [step, copy, one_row])
 def test_weights_are_packed_again_after_a_change_in_place(draw, packs, name, change):
-    problem = draw(CELLS[name], 3, 2, 4, 20)
+    problem = draw(CELLS[name], 1, 2, 4, 20)
     for count in (1, 2, 3):
         right(problem)
         right(problem)
@@ -110,7 +122,7 @@ def test_weights_are_packed_again_after_a_change_in_place(draw, packs, name, cha
 @pytest.mark.parametrize("hidden", [5, 8, 16, 17, 32, 33, 48, 63, 64])
 def test_weights_are_packed_again_after_one_element_of_data_changed(draw, packs, hidden):
     """What torch does not count as a change."""
-    problem = draw(CELLS["lstm"], 2, 2, 3, hidden)
+    problem = draw(CELLS["lstm"], 1, 2, 3, hidden)
     size = problem.weights[W].numel()
     places = {0, 1, size // 2, size - 2, size - 1, *torch.randint(size, (10,)).tolist()}
     right(problem)
@@ -124,7 +136,7 @@ def test_weights_are_packed_again_after_one_element_of_data_changed(draw, packs,
 
 @pytest.mark.parametrize("value", [float("nan"), -0.0])
 def test_an_element_that_became_nan_or_minus_zero_is_seen(draw, packs, value):
-    problem = draw(CELLS["lstm"], 2, 2, 3, 5)
+    problem = draw(CELLS["lstm"], 1, 2, 3, 5)
     problem.weights[W].data[2, 1] = 0.0
     right(problem)
     problem.weights[W].data[2, 1] = value
@@ -132,7 +144,7 @@ def test_an_element_that_became_nan_or_minus_zero_is_seen(draw, packs, value):
 
 
 def test_large_weights_are_packed_again_after_most_of_data_changed(draw, packs):
-    problem = draw(CELLS["lstm"], 2, 2, 3, 130)
+    problem = draw(CELLS["lstm"], 1, 2, 3, 130)
     right(problem)
     problem.weights[W].data.mul_(0.5)
     right(problem)
@@ -153,7 +165,7 @@ def replaced(weight):
 @pytest.mark.parametrize("change", [in_place, replaced])
 def test_of_large_weights_an_element_that_is_not_compared_may_change(draw, packs, change):
     """The version, or the address, tells."""
-    problem = draw(CELLS["lstm"], 2, 2, 3, 130)
+    problem = draw(CELLS["lstm"], 1, 2, 3, 130)
     assert problem.weights[W].numel() > call.SAMPLE
     right(problem)
     change(problem.weights[W])
@@ -162,7 +174,7 @@ def test_of_large_weights_an_element_that_is_not_compared_may_change(draw, packs
 
 
 def test_weights_are_packed_again_after_the_tensor_or_its_data_is_replaced(draw, packs):
-    problem = draw(CELLS["lstm"], 3, 2, 4, 20)
+    problem = draw(CELLS["lstm"], 1, 2, 4, 20)
     for count in range(1, 6):
         right(problem)
         assert len(packs) == 2 * count - 1
@@ -175,7 +187,7 @@ def test_weights_are_packed_again_after_the_tensor_or_its_data_is_replaced(draw,
 
 
 def test_training_never_runs_on_old_panels(draw, packs):
-    problem = draw(CELLS["gru"], 3, 2, 4, 20)
+    problem = draw(CELLS["gru"], 1, 2, 4, 20)
     for _ in range(3):
         right(problem)
         close(problem.answer(problem.run("llvm")), problem.answer(problem.run("reference")))
@@ -185,7 +197,7 @@ def test_training_never_runs_on_old_panels(draw, packs):
 
 @pytest.mark.parametrize("what", ["weights", "all"])
 def test_weights_made_in_inference_mode_serve(draw, what):
-    problem = draw(CELLS["lstm"], 3, 2, 4, 20)
+    problem = draw(CELLS["lstm"], 1, 2, 4, 20)
     with torch.inference_mode():
         weights = {name: weight.clone() for name, weight in problem.weights.items()}
         x = problem.x.clone() if what == "all" else problem.x
@@ -199,7 +211,7 @@ def test_weights_made_in_inference_mode_serve(draw, what):
 
 
 def test_weights_that_are_not_contiguous_serve(draw, packs):
-    problem = draw(CELLS["lstm"], 3, 2, 4, 20)
+    problem = draw(CELLS["lstm"], 1, 2, 4, 20)
     problem.weights[W] = problem.weights[W].detach().T.contiguous().T
     for _ in range(2):
         right(problem)
@@ -208,7 +220,7 @@ def test_weights_that_are_not_contiguous_serve(draw, packs):
 
 @some_cells
 def test_nothing_is_kept_of_weights_that_are_gone(draw, packs, name):
-    problem = draw(CELLS[name], 3, 2, 4, 20)
+    problem = draw(CELLS[name], 1, 2, 4, 20)
     right(problem)
     panels, weight = packs[0], weakref.ref(problem.weights[W])
     assert panels
@@ -220,7 +232,7 @@ def test_nothing_is_kept_of_weights_that_are_gone(draw, packs, name):
 
 
 def test_panels_of_a_weight_that_changed_are_not_kept(draw, packs):
-    problem = draw(CELLS["lstm"], 3, 2, 4, 20)
+    problem = draw(CELLS["lstm"], 1, 2, 4, 20)
     for _ in range(4):
         right(problem)
         copy(problem.weights[W])
@@ -249,7 +261,7 @@ def meeting(count):
 
 
 def test_threads_that_pack_a_fresh_weight_at_once_get_right_answers(draw, monkeypatch):
-    problem, pack, wait = draw(CELLS["lstm"], 3, 2, 4, 20), call._pack, meeting(2)
+    problem, pack, wait = draw(CELLS["lstm"], 1, 2, 4, 20), call._pack, meeting(2)
 
     def slow(*arguments):
         wait()
@@ -265,14 +277,14 @@ def test_threads_that_pack_a_fresh_weight_at_once_get_right_answers(draw, monkey
 
 def test_cells_that_share_a_weight_do_not_share_its_panels(draw):
     """The two GRUs multiply the same blocks, but not at once."""
-    one, other = (draw(CELLS[name], 3, 2, 4, 20) for name in ("gru", "gru_reset_before"))
+    one, other = (draw(CELLS[name], 1, 2, 4, 20) for name in ("gru", "gru_reset_before"))
     other.weights[W] = one.weights[W]
     for problem in (one, other) * 2:
         right(problem)
 
 
 def test_cells_that_share_a_weight_may_be_called_by_threads_at_once(draw, hasty):
-    one, other = (draw(CELLS[name], 2, 2, 3, 5) for name in ("gru", "gru_reset_before"))
+    one, other = (draw(CELLS[name], 1, 2, 3, 5) for name in ("gru", "gru_reset_before"))
     other.weights[W] = one.weights[W]
     expected = {}
     for problem in (one, other):

@@ -140,12 +140,78 @@ def test_a_change_of_any_weight_is_seen(draw, made, name, change):
 
 
 @pytest.mark.parametrize("change", [one_element, all_of_data, other_data, optimizer])
-def test_a_change_of_a_large_weight_is_seen(draw, change):
-    problem = draw(CELLS["lstm"], 1, 1, 4, 130)
-    assert problem.weights["weight_hh"].numel() > call.WHOLE
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh"])
+def test_a_change_of_a_large_weight_is_seen(draw, name, change):
+    problem = draw(CELLS["lstm"], 1, 1, 130, 130)
+    assert problem.weights[name].numel() > call.WHOLE
     for _ in range(3):
         right(problem)
-        change(problem.weights["weight_hh"])
+        change(problem.weights[name])
+
+
+@pytest.fixture
+def rows_times(monkeypatch):
+    """The weights of x that were packed, weakly held."""
+    packed = []
+
+    class Counted(stream.RowTimes):
+        def __init__(self, matrix):
+            super().__init__(matrix)
+            packed.append(weakref.ref(self))
+
+    monkeypatch.setattr(stream, "RowTimes", Counted)
+    return packed
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "min_gru"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("inputs", "hidden"), [(1800, 37), (1, 33000), (333, 200), (640, 129)])
+def test_large_weights_of_x_are_packed_once(draw, rows_times, name, dtype, inputs, hidden):
+    if name != "min_gru" and hidden > 1000:
+        pytest.skip("weight_hh would fill the memory")
+    problem = draw(CELLS[name], 3, 1, inputs, hidden, dtype=dtype)
+    assert call.WHOLE < problem.weights["weight_ih"].numel() <= stream.LARGEST
+    for x in (problem.x, problem.x.detach().repeat_interleave(2, -1)[..., ::2]):
+        right(replace(problem, x=x))
+    assert len(rows_times) == 1
+
+
+def test_the_packed_weight_of_x_goes_with_the_weight(draw, rows_times):
+    problem = draw(CELLS["lstm"], 1, 1, 130, 130)
+    right(problem)
+    gone = [rows_times[0], weakref.ref(problem.weights["weight_ih"])]
+    del problem
+    gc.collect()
+    assert [value() for value in gone] == [None] * 2
+
+
+def test_training_keeps_no_packed_weight_of_x(draw, rows_times):
+    problem = draw(CELLS["lstm"], 1, 1, 130, 130)
+    right(problem)
+    problem.run("llvm")
+    assert rows_times[0]() is None
+    right(problem)
+
+
+def test_a_weight_may_be_that_of_x_and_of_the_state(draw, rows_times):
+    problem = draw(CELLS["lstm"], 2, 1, 130, 130)
+    problem.weights["weight_ih"] = problem.weights["weight_hh"]
+    for _ in range(2):
+        right(problem)
+    one_element(problem.weights["weight_hh"])
+    right(problem)
+    assert len(rows_times) == 2
+
+
+def test_weights_made_in_inference_mode_are_not_kept(draw, rows_times):
+    problem = draw(CELLS["lstm"], 1, 1, 130, 130)
+    with torch.inference_mode():
+        made = replace(problem, weights={name: value.clone() for name, value in problem.weights.items()})
+        for _ in range(2):
+            same(named(problem.cell, steps(made)), named(problem.cell, steps(made)))
+            made.weights["weight_ih"].mul_(2)
+    right(made)
+    assert not rows_times
 
 
 @pytest.mark.parametrize("hidden", [129, 256, 257, 362])

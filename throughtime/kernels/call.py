@@ -162,7 +162,7 @@ def remembered(use: object, weight: Tensor, pack: Callable[[Tensor], Made]) -> M
         version, address, numbers = weight._version, weight.data_ptr(), _sample(weight).clone()
         known = _Packed(owner, version, address, numbers, pack(weight))
         _known.setdefault(key, {})[use] = known
-    return known.made  # type: ignore[no-any-return]
+    return known.made
 
 
 def forget(weight: Tensor) -> None:

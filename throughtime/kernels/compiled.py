@@ -135,7 +135,7 @@ def _unroll(
     from throughtime.kernels.passes import Problem, forward  # they need llvmlite
 
     if len(x) == 1 and lengths is None and reset is None and not keep:
-        return _stream().step(cell, x, state, weights, given)  # type: ignore[no-any-return]
+        return _stream().step(cell, x, state, weights, given)
     return forward(Problem(cell, x, state, weights, lengths, reset, given), keep)
 
 

@@ -60,16 +60,16 @@ class Problem:
         """A tensor of x's type."""
         return self.x.new_empty(shape)
 
-    def call(self, code: Compiled, buffers: dict[str, Tensor], remember: bool = False) -> Call:
+    def call(self, code: Compiled, buffers: dict[str, Tensor]) -> Call:
         """A program, with its inputs besides `buffers`."""
-        return Call(code, self.layout, self.hidden, self.x, buffers | self.fixed(code, remember))
+        return Call(code, self.layout, self.hidden, self.x, buffers | self._fixed(code))
 
-    def fixed(self, code: Compiled, remember: bool) -> dict[str, Tensor]:
+    def _fixed(self, code: Compiled) -> dict[str, Tensor]:
         """What a program reads at all steps: its weights, and what it is given."""
         weights = {f"vector {name}": self.weights[name] for name in self.graph.vectors}
         if "bias" in self.weights:
             weights["bias"] = self.weights["bias"]
-        panels = packed(code, self.weights["weight_hh"], remember) if code.packs else {}
+        panels = packed(code, self.weights["weight_hh"], remember=False) if code.packs else {}
         return self.given | weights | panels
 
     def point_to_states(self, call: Call, history: Sequence[Tensor], start: int) -> None:
@@ -103,7 +103,7 @@ def forward(problem: Problem, keep: bool) -> list[Tensor]:
     names = [name for name in SAVED if name in code.program.buffers]
     saved = dict(zip(names, map(problem.x.new_empty, shapes), strict=True))
     states = {f"state {name}": values for name, values in zip(graph.states, history, strict=True)}
-    call = problem.call(code, states | saved, remember=not keep)
+    call = problem.call(code, states | saved)
     projections = problem.empty(longest, blocks * hidden)
     x, weight = layout.pack(problem.x), Factor(problem.weights["weight_ih"].T) if blocks else None
     if keep and blocks:

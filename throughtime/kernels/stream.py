@@ -15,8 +15,8 @@ from throughtime.kernels.passes import SAVED, Problem, kept_shapes
 
 #: Of steps with more rows nothing is kept: it would be large, and save little of their work.
 MOST_ROWS = 64
-#: Of matrices up to WHOLE all numbers are compared, which costs what packing gains; larger ones than these
-#: are worth several threads.
+#: Weights of x with up to so many numbers, and more than `WHOLE`, are packed for single rows: smaller ones
+#: gain nothing beyond what comparing all their numbers costs, larger ones are worth several threads.
 LARGEST = 1 << 20
 
 
@@ -124,5 +124,5 @@ class _Step:
         elif WHOLE < weight.numel() <= LARGEST and not weight.is_inference():
             x = x.contiguous()
             remembered(RowTimes, weight, RowTimes).multiply(x.data_ptr(), self.place)
-        else:  # nothing to gain
+        else:
             torch.mv(weight, x.view(-1), out=self.only_row)

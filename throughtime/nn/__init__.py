@@ -1,7 +1,7 @@
 """Layers in the terms of torch, and all of `torch.nn` beside them.
 
-A model that says `import throughtime.nn as nn` in place of `import torch.nn as nn` runs: LSTM, GRU and RNN are
-ours, and every other name is torch's. docs/layers.md says what is not the same.
+A model that says `import throughtime.nn as nn` in place of `import torch.nn as nn` runs: LSTM, GRU and RNN
+are ours, and every other name is torch's. docs/layers.md says what is not the same.
 """
 
 from typing import Any
