@@ -118,11 +118,15 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class _Packed:
-    """What was packed from a weight, and what was true of it then; `numbers` are some of its own."""
+    """What was packed from a weight, and what was true of it then: `numbers` were some of its own.
+
+    `sample` shows what those are now; it is a view, which costs more to make than to compare.
+    """
 
     owner: ref[Tensor]
     version: int
     address: int
+    sample: Tensor
     numbers: Tensor
     made: Any
 
@@ -131,7 +135,7 @@ class _Packed:
         if self.owner() is not weight or weight._version != self.version or weight.data_ptr() != self.address:
             return False
         if weight.numel() > WHOLE:
-            return torch.equal(_sample(weight), self.numbers)
+            return torch.equal(self.sample, self.numbers)
         size = weight.nbytes
         return size == self.numbers.nbytes and not _compare(self.address, self.numbers.data_ptr(), size)
 
@@ -140,9 +144,9 @@ def _sample(weight: Tensor) -> Tensor:
     """The numbers of a weight that are compared."""
     size = weight.numel()
     if size <= WHOLE:
-        return weight.view(-1)
+        return weight.detach().view(-1)
     every = size // SAMPLE - 1 | 1  # odd: numbers a power of two apart share few places of the cache
-    return weight.as_strided((-(-size // every),), (every,))
+    return weight.detach().as_strided((-(-size // every),), (every,))
 
 
 #: C's memcmp: `torch.equal` looks at one number after the other.
@@ -159,8 +163,8 @@ def remembered(use: object, weight: Tensor, pack: Callable[[Tensor], Made]) -> M
     known = _known.get(key, {}).get(use)
     if known is None or not known.holds(weight):
         owner = ref(weight, lambda _: _known.pop(key, None))  # before the id can be another's
-        version, address, numbers = weight._version, weight.data_ptr(), _sample(weight).clone()
-        known = _Packed(owner, version, address, numbers, pack(weight))
+        version, address, sample = weight._version, weight.data_ptr(), _sample(weight)
+        known = _Packed(owner, version, address, sample, sample.clone(), pack(weight))
         _known.setdefault(key, {})[use] = known
     return known.made
 
