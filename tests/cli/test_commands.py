@@ -34,7 +34,9 @@ def text(folder):
 @pytest.fixture(scope="module")
 def trained(folder, text):
     run = folder / "run"
-    done = throughtime("train", "language-model", text, "--out", run, "--max-epochs", 60, "--json", *SMALL)
+    done = throughtime(
+        "train", "language-model", text, "--out", run, "--max-epochs", 60, "--dropout", 0, "--json", *SMALL
+    )
     assert done.returncode == 0, done.stderr
     return run, done
 

@@ -44,7 +44,7 @@ def runs(tmp_path_factory):
     folders = {}
     for tokens in ("char", "word", "bpe"):
         folder = tmp_path_factory.mktemp(tokens)
-        train(folder, tokens=tokens)
+        train(folder, tokens=tokens, dropout=0.0)
         folders[tokens] = folder / "run"
     return folders
 
