@@ -38,7 +38,7 @@ from throughtime.errors import DataError
 from throughtime.nn.recurrent import Recurrent
 
 RESULT = Path(__file__).with_suffix(".json")
-DATA = Path(os.environ.get("THROUGHTIME_DATA", "../shared/data"))
+DATA = Path("data")
 CLIP_NORM = 1.0
 
 Batch = tuple[Tensor, Tensor]
