@@ -80,8 +80,9 @@ def unroll(
     backend  "auto", or a name of `BACKENDS`.
     checkpoint_every
              keep for the backward pass only the states before every so many steps, and compute the
-             rest again then: about a third more work, and memory that grows with T / k + k for a k of
-             this many steps instead of with T. "auto" takes the square root of T. Keeps all if None.
+             rest again then: a third more arithmetic, about twice the time where k is small, and memory
+             that grows with T / k + k for a k of this many steps instead of with T. "auto" takes the
+             square root of T. Keeps all if None.
     given    what the graph of the cell needs besides, named and shaped as `cell.graph.given_shapes` says.
 
     Returns y and the final states. Raises `ShapeError` where the tensors do not fit each other.
