@@ -29,7 +29,7 @@ from throughtime.bench.machine import describe
 from throughtime.cli.demo import standard_library
 from throughtime.data import Streams, encode, fit_tokeniser, open_text
 from throughtime.tasks.language_model import LanguageModelConfig, LanguageModelTask, TextConfig
-from throughtime.train.config import TrainingConfig
+from throughtime.train.config import StreamTraining
 from throughtime.train.run import Run
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -55,7 +55,7 @@ class Bare(nn.Module):
 
 def bare_speed(config: LanguageModelConfig, seconds: float) -> float:
     """Tokens per second of a plain loop."""
-    text = open_text(config.text.paths).split(config.text.valid_share)[0]
+    text = open_text(config.data.paths).split(config.data.valid_share)[0]
     tokeniser = fit_tokeniser("char", text.blocks())
     streams = Streams(encode(text, tokeniser), config.training.batch_size, config.training.chunk_length)
     model = Bare(tokeniser.size, config.model.hidden, config.model.dropout)
@@ -64,7 +64,7 @@ def bare_speed(config: LanguageModelConfig, seconds: float) -> float:
     )
     tokens, state, number, began = 0, None, 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
-        chunk = streams.chunk(number % len(streams))
+        chunk = streams.batch(number % len(streams))
         logits, state = model(chunk.inputs.T, state)
         loss = F.cross_entropy(logits.flatten(0, 1), chunk.targets.T.flatten())
         optimizer.zero_grad()
@@ -73,7 +73,7 @@ def bare_speed(config: LanguageModelConfig, seconds: float) -> float:
         optimizer.step()
         state = tuple(value.detach() for value in state)
         loss.item()
-        tokens, number = tokens + chunk.tokens, number + 1
+        tokens, number = tokens + chunk.steps, number + 1
     return tokens / (time.perf_counter() - began)
 
 
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    config = LanguageModelConfig(text=TextConfig(paths=tuple(standard_library())), training=TrainingConfig())
+    config = LanguageModelConfig(data=TextConfig(paths=tuple(standard_library())), training=StreamTraining())
     bare_speed(config, 2.0)  # warm up: files, threads, machine code of oneDNN
     bare, train = [], []
     for _ in range(options.rounds):

@@ -54,8 +54,8 @@ def test_chunks_are_whole_save_the_last(length, rows, steps):
     assert all(chunk.inputs.shape == chunk.targets.shape == (streams.rows, steps) for chunk in chunks[:-1])
     assert chunks[-1].inputs.shape == chunks[-1].targets.shape
     assert 1 <= chunks[-1].inputs.shape[1] <= steps
-    assert all(chunk.tokens == chunk.targets.numel() for chunk in chunks)
-    assert all(torch.equal(streams.chunk(k).inputs, chunk.inputs) for k, chunk in enumerate(chunks))
+    assert all(chunk.steps == chunk.targets.numel() for chunk in chunks)
+    assert all(torch.equal(streams.batch(k).inputs, chunk.inputs) for k, chunk in enumerate(chunks))
 
 
 @quickly
@@ -64,7 +64,7 @@ def test_few_tokens_are_read_twice(length, rows, steps):
     streams = Streams(numbered(length), rows, steps)
     assert streams.rows <= rows
     assert 0 <= streams.rows * streams.length - (length - 1) < streams.rows
-    assert sum(chunk.tokens for chunk in streams) == streams.rows * streams.length
+    assert sum(chunk.steps for chunk in streams) == streams.rows * streams.length
 
 
 @quickly
@@ -84,7 +84,7 @@ def test_rows_are_parts_of_the_text_in_its_order():
 
 def test_tokens_are_whole_numbers_that_torch_can_look_up():
     for kind in ("uint16", "uint32"):
-        chunk = Streams(np.array([1, 2, np.iinfo(kind).max], dtype=kind), 1, 2).chunk(0)
+        chunk = Streams(np.array([1, 2, np.iinfo(kind).max], dtype=kind), 1, 2).batch(0)
         assert chunk.inputs.dtype == chunk.targets.dtype == torch.int64
         assert chunk.targets[0, -1].item() == np.iinfo(kind).max
 
@@ -98,7 +98,7 @@ def test_a_text_with_nothing_to_predict(length):
 
 
 def test_a_chunk_goes_to_a_device_as_it_is():
-    chunk = Streams(numbered(9), 2, 4).chunk(0)
+    chunk = Streams(numbered(9), 2, 4).batch(0)
     moved = chunk.to(torch.device("meta"))
     assert isinstance(moved, Chunk)
     assert moved.inputs.device.type == moved.targets.device.type == "meta"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from throughtime.errors import ConfigError
 from throughtime.heads.categorical import ROWS, Categorical, Loss
 
 #: Features and classes: fewer classes than features, as many, and more, where the loss is made in pieces.
@@ -84,6 +85,36 @@ def test_targets_of_minus_100_are_left_out(features, classes):
 
 
 @every_size
+@pytest.mark.parametrize("smoothing", [0.1, 0.7, 1.0])
+def test_smoothed_targets_are_those_of_torch_and_the_total_stays_plain(features, classes, smoothing):
+    head, (x, targets) = make(features, classes), problem(features, classes, 4, 20)
+    left_out = torch.rand(targets.shape) < 0.4
+    targets[left_out] = -100
+    loss = head.loss(x, targets, smoothing)
+    logits = F.linear(x, head.weight, head.bias).flatten(0, 1)
+    expected = F.cross_entropy(logits, targets.flatten(), label_smoothing=smoothing)
+    torch.testing.assert_close(loss.total, by_torch(head, x, targets), rtol=1e-12, atol=1e-10)
+    trained = loss.mean + loss.penalty
+    torch.testing.assert_close(trained, expected, rtol=1e-12, atol=1e-12)
+    found = gradients(trained, head, x)
+    torch.testing.assert_close(found, gradients(expected, head, x), rtol=1e-11, atol=1e-12)
+    assert (found[0][left_out] == 0).all()
+
+
+def test_without_smoothing_there_is_no_penalty():
+    head, (x, targets) = make(3, 5), problem(3, 5, 4)
+    assert head.loss(x, targets).penalty == 0.0
+    assert head.loss(x, targets.fill_(-100), 0.1).penalty == 0.0
+
+
+def test_smoothing_and_class_weights_are_not_taken_together():
+    head = Categorical(3, 2, class_weights=torch.tensor([1.0, 2.0]))
+    x, targets = problem(3, 2, 4, dtype=torch.float32)
+    with pytest.raises(ConfigError, match="take it or class weights, not both"):
+        head.loss(x, targets, 0.1)
+
+
+@every_size
 def test_where_all_targets_are_left_out_the_loss_is_0(features, classes):
     head, (x, targets) = make(features, classes), problem(features, classes, 5)
     loss = head.loss(x, targets.fill_(-100))
@@ -132,6 +163,59 @@ def test_an_own_weight_begins_so_that_logits_of_unit_features_have_unit_variance
     head = Categorical(64, 2000)
     assert (head.weight @ torch.ones(64)).std().item() == pytest.approx(1, abs=0.1)
     assert not head.bias.any()
+
+
+@every_size
+@pytest.mark.parametrize(
+    "weigh", [torch.rand, lambda classes: torch.arange(classes) % 2 * 1.0], ids=["all", "some"]
+)
+def test_classes_are_weighted_in_training_as_torch_does_and_the_total_stays_plain(features, classes, weigh):
+    head, (x, targets) = make(features, classes), problem(features, classes, 30, 10)
+    head.class_weights = weigh(classes).double()
+    targets[0, :2], targets[1] = torch.tensor([0, 1]), -100
+    plain, loss = make_unweighted(head).loss(x, targets), head.loss(x, targets)
+    assert loss.count == plain.count == 290
+    torch.testing.assert_close(loss.total, plain.total, rtol=1e-12, atol=1e-10)
+    logits = F.linear(x, head.weight, head.bias).flatten(0, 1)
+    expected = nn.CrossEntropyLoss(weight=head.class_weights)(logits, targets.flatten())
+    found = loss.mean + loss.penalty
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        gradients(found, head, x), gradients(expected, head, x), rtol=1e-10, atol=1e-12
+    )
+    assert head.eval().loss(x, targets).penalty == 0
+    torch.testing.assert_close(head.loss(x, targets).total, plain.total, rtol=1e-12, atol=1e-10)
+
+
+def make_unweighted(head):
+    other = Categorical(head.features, head.classes, head.weight)
+    other.bias = head.bias
+    return other
+
+
+@pytest.mark.parametrize("target", [-100, 1])
+def test_targets_without_weight_teach_nothing(target):
+    head = Categorical(4, 3, class_weights=torch.tensor([1.0, 0.0, 2.0])).double()
+    x, targets = problem(4, 3, 5)
+    loss = head.loss(x, targets.fill_(target))
+    torch.testing.assert_close(loss.mean + loss.penalty, torch.zeros((), dtype=torch.float64))
+    assert all((gradient.abs() < 1e-12).all() for gradient in gradients(loss.mean + loss.penalty, head, x))
+
+
+def test_class_weights_move_with_the_head_and_are_no_part_of_its_state_dict():
+    head = Categorical(4, 3, class_weights=torch.ones(3))
+    assert head.double().class_weights.dtype == torch.float64
+    assert set(head.state_dict()) == {"weight", "bias"}
+    Categorical(4, 3).load_state_dict(head.state_dict())
+
+
+def test_class_weights_that_do_not_fit():
+    for bad in (torch.ones(2), torch.ones(3, 1), torch.ones(3, dtype=torch.int64)):
+        with pytest.raises(ConfigError, match="class_weights must be 3 floating point numbers"):
+            Categorical(4, 3, class_weights=bad)
+    for value in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="class_weights must be finite and 0 or more"):
+            Categorical(4, 3, class_weights=torch.tensor([1.0, value, 1.0]))
 
 
 @given(total=st.floats(0, 100), count=st.integers(1, 50))

@@ -14,7 +14,7 @@ from throughtime.tasks.language_model import (
     ModelConfig,
     TextConfig,
 )
-from throughtime.train.config import TrainingConfig
+from throughtime.train.config import StreamTraining
 from throughtime.train.run import Run
 
 VERSE = "the cat sat on the mat\nthe dog sat on the log\nthe cow sat on the bough\n"
@@ -23,14 +23,14 @@ VERSE = "the cat sat on the mat\nthe dog sat on the log\nthe cow sat on the boug
 def train(folder, text=VERSE * 40, tokens="char", resume=False, **options):
     path = folder / "text.txt"
     path.write_text(text, encoding="utf-8")
-    names = set(TrainingConfig.model_fields)
+    names = set(StreamTraining.model_fields)
     training = {"max_epochs": 40, "chunk_length": 16, "batch_size": 4, "learning_rate": 0.01}
     training |= {name: value for name, value in options.items() if name in names}
     model = {"hidden": 32} | {name: value for name, value in options.items() if name not in names}
     config = LanguageModelConfig(
-        text=TextConfig(paths=(path,), tokens=tokens, vocabulary=275 if tokens == "bpe" else None),
+        data=TextConfig(paths=(path,), tokens=tokens, vocabulary=275 if tokens == "bpe" else None),
         model=ModelConfig(**model),
-        training=TrainingConfig(**training),
+        training=StreamTraining(**training),
     )
     quiet = Console(quiet=True)
     if resume:
@@ -134,7 +134,7 @@ def test_a_run_can_be_moved_and_holds_no_pickle(runs, tmp_path):
 
 def test_going_on_needs_the_same_text(tmp_path):
     train(tmp_path, max_epochs=1)
-    with pytest.raises(RunError, match=r"is not the one that .* began with"):
+    with pytest.raises(RunError, match=r"are not those that .* began with"):
         train(tmp_path, text="other " * 500, max_epochs=2, resume=True)
 
 
@@ -165,9 +165,9 @@ def test_going_on_with_other_validation_text_is_refused(tmp_path):
     run = Run.open(tmp_path / "run")
     config = LanguageModelTask.read_config(run)
     (tmp_path / "valid.txt").write_text(VERSE)
-    text = config.text.model_copy(update={"valid": (tmp_path / "valid.txt",)})
+    text = config.data.model_copy(update={"valid": (tmp_path / "valid.txt",)})
     with pytest.raises(RunError, match="training and validation"):
-        LanguageModelTask.resume(run, config.model_copy(update={"text": text}), Console(quiet=True))
+        LanguageModelTask.resume(run, config.model_copy(update={"data": text}), Console(quiet=True))
 
 
 def test_a_damaged_checkpoint_leaves_the_configuration_as_it_was(tmp_path):
@@ -185,14 +185,14 @@ def test_a_folder_with_runs_in_it_can_be_trained_on_again(tmp_path):
     folder.mkdir()
     (folder / "verse.txt").write_text(VERSE * 20)
     config = LanguageModelConfig(
-        text=TextConfig(paths=(folder,)),
+        data=TextConfig(paths=(folder,)),
         model=ModelConfig(hidden=8),
-        training=TrainingConfig(max_epochs=1, batch_size=2),
+        training=StreamTraining(max_epochs=1, batch_size=2),
     )
     quiet = Console(quiet=True)
     for name in ("one", "two"):
         LanguageModelTask.train(config, folder / "runs" / name, quiet)
-    more = config.model_copy(update={"training": TrainingConfig(max_epochs=2, batch_size=2)})
+    more = config.model_copy(update={"training": StreamTraining(max_epochs=2, batch_size=2)})
     assert LanguageModelTask.resume(Run.open(folder / "runs" / "one"), more, quiet).finished
 
 
@@ -200,7 +200,7 @@ def test_a_blank_text_is_named_before_training(tmp_path):
     (tmp_path / "blank.txt").write_text("   \t ")
     (tmp_path / "verse.txt").write_text(VERSE * 20)
     config = LanguageModelConfig(
-        text=TextConfig(paths=(tmp_path / "verse.txt",), test=(tmp_path / "blank.txt",), tokens="word")
+        data=TextConfig(paths=(tmp_path / "verse.txt",), test=(tmp_path / "blank.txt",), tokens="word")
     )
     with pytest.raises(DataError, match=r"blank\.txt: .*nothing to predict"):
         LanguageModelTask.train(config, tmp_path / "run", Console(quiet=True))
@@ -233,9 +233,9 @@ def test_validation_and_test_text_can_be_given(tmp_path):
         paths[name] = tmp_path / name
         paths[name].write_text(text)
     config = LanguageModelConfig(
-        text=TextConfig(paths=(paths["train"],), valid=(paths["valid"],), test=(paths["test"],)),
+        data=TextConfig(paths=(paths["train"],), valid=(paths["valid"],), test=(paths["test"],)),
         model=ModelConfig(hidden=16),
-        training=TrainingConfig(max_epochs=5, batch_size=2, chunk_length=20),
+        training=StreamTraining(max_epochs=5, batch_size=2, chunk_length=20),
     )
     trained = LanguageModelTask.train(config, tmp_path / "run", Console(quiet=True))
     task = throughtime.load(tmp_path / "run")
@@ -270,7 +270,7 @@ def test_a_damaged_file_of_a_run_is_named(runs, tmp_path, name):
 def test_the_configuration_of_a_run_comes_back_as_it_was(runs):
     run = Run.open(runs["word"])
     config = LanguageModelTask.read_config(run)
-    assert config.text.tokens == "word" and config.text.paths[0].is_absolute()
+    assert config.data.tokens == "word" and config.data.paths[0].is_absolute()
     assert LanguageModelConfig.from_toml(run.config) == config
     assert json.loads(run.processor.read_text())["tokeniser"]["kind"] == "word"
 

@@ -22,12 +22,12 @@ class Interrupting:
     def __len__(self):
         return len(self.batches)
 
-    def chunk(self, number):
+    def batch(self, number, epoch):
         self.count += 1
         if self.count == self.fetch:
             for _ in range(self.times):
                 signal.raise_signal(self.number)
-        return self.batches.chunk(number)
+        return self.batches.batch(number, epoch)
 
 
 class Poisoned:
@@ -40,13 +40,13 @@ class Poisoned:
     def __len__(self):
         return len(self.batches)
 
-    def chunk(self, number):
+    def batch(self, number, epoch):
         self.count += 1
         if self.count == self.fetch or (number == self.number and self.left):
             self.left -= 1
             with torch.no_grad():
                 self.model.head.bias[2] = torch.nan
-        return self.batches.chunk(number)
+        return self.batches.batch(number, epoch)
 
 
 def equal(a, b):
@@ -106,7 +106,7 @@ def test_the_best_weights_are_kept(tmp_path):
 
     progress, _ = toy_fit(model, toy_streams(4000), tmp_path / "run", validate=validate)
     run = Run(tmp_path / "run")
-    assert len(seen) > 2 and progress.best_loss == 1.0
+    assert len(seen) > 2 and progress.best_score == 1.0
     assert equal(read_tensors(run.model)[0], seen[1])
     assert run.best_metrics() == {"loss": 1.0}
 
@@ -168,7 +168,7 @@ def test_a_validated_model_outlives_a_recovery(tmp_path):
     folder = tmp_path / "run"
     progress, _ = toy_fit(model, batches, folder, max_epochs=4, validate=validate)
     run = Run(folder)
-    assert progress.recoveries == 1 and progress.best_loss == 1.0
+    assert progress.recoveries == 1 and progress.best_score == 1.0
     assert equal(read_tensors(run.model)[0], best[0]) and run.best_metrics() == {"loss": 1.0}
     steps = [record["step"] for record in run.read_metrics()]
     assert steps == sorted(steps)
@@ -179,7 +179,7 @@ def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
     model = toy_model()
     progress, _ = toy_fit(model, toy_streams(4000), tmp_path / "run", validate=lambda: {"loss": next(losses)})
     run = Run(tmp_path / "run")
-    assert progress.best_loss == 2.0 and run.best_metrics() == {"loss": 2.0}
+    assert progress.best_score == 2.0 and run.best_metrics() == {"loss": 2.0}
     assert "NaN" not in run.metrics.read_text()
 
 

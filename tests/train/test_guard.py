@@ -9,7 +9,7 @@ from throughtime.train.guard import diagnose
 @pytest.fixture
 def case():
     model = toy_model(dropout=0.0)
-    return model, toy_streams().chunk(3), model.begin(4)
+    return model, toy_streams().batch(3), model.begin(4)
 
 
 def test_a_bad_weight_is_named(case):

@@ -38,6 +38,7 @@ def toy_fit(model, batches, folder: Path, resume: bool = False, validate=None, *
         config,
         validate=validate or (lambda: {"loss": 1.0}),
         validation_tokens=0,
+        score=lambda metrics: metrics["loss"],
         sample=lambda: "sample",
         read=lambda loss: f"{math.exp(loss):.1f}",
         resume=resume,

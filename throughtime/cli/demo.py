@@ -27,7 +27,7 @@ def demo(
     """Train a character model on the source of the Python standard library, then let it write Python."""
     from throughtime.tasks.language_model import LanguageModelConfig, LanguageModelTask, TextConfig
     from throughtime.tasks.table import load
-    from throughtime.train.config import TrainingConfig
+    from throughtime.train.config import StreamTraining
     from throughtime.train.run import new_folder
 
     folder = out or new_folder("demo")
@@ -38,7 +38,7 @@ def demo(
         "What it writes after each stretch of training, from random letters on:\n"
     )
     config = LanguageModelConfig(
-        text=TextConfig(paths=tuple(sources)), training=TrainingConfig(max_minutes=minutes)
+        data=TextConfig(paths=tuple(sources)), training=StreamTraining(max_minutes=minutes)
     )
     code = train(LanguageModelTask, Options(out=folder), config)
     if code:

@@ -20,7 +20,11 @@ COMMANDS = {
     "generate": ("throughtime.cli.generate", "Make text with a trained language model."),
     "score": ("throughtime.cli.score", "Say how likely a text is, token by token."),
     "complete": ("throughtime.cli.complete", "Suggest the likeliest next words."),
+    "identify": ("throughtime.cli.identify", "Say who wrote a text, by a language model of each author."),
+    "correct": ("throughtime.cli.correct", "Correct spelling by what a language model of words expects."),
+    "predict": ("throughtime.cli.predict", "Use a trained model on an input, a file or a stream of lines."),
     "evaluate": ("throughtime.cli.evaluate", "Measure a trained model on other data."),
+    "embed": ("throughtime.cli.embed", "Make a vector for each input, and find what is alike."),
     "bench": ("throughtime.cli.bench", "Time every cell on this machine beside what else would run it."),
     "cells": ("throughtime.cli.cells", "List the recurrences, or show the equations of one."),
 }

@@ -26,7 +26,7 @@ class Chunk:
     number: int
 
     @property
-    def tokens(self) -> int:
+    def steps(self) -> int:
         """Predictions in the chunk, over all rows."""
         return self.targets.numel()
 
@@ -61,8 +61,8 @@ class Streams:
         """Chunks in an epoch."""
         return -(-self.length // self.steps)
 
-    def chunk(self, number: int) -> Chunk:
-        """Chunk `number`; the last of an epoch may be shorter."""
+    def batch(self, number: int, epoch: int = 0) -> Chunk:
+        """Chunk `number`, the same in every epoch; the last may be shorter."""
         start = number * self.steps
         stop = min(start + self.steps, self.length)
         read = np.stack([self.tokens[s + start : s + stop + 1] for s in self._starts]).astype(np.int64)
@@ -73,4 +73,4 @@ class Streams:
         return Chunk(both[:, :-1], both[:, 1:], number)
 
     def __iter__(self) -> Iterator[Chunk]:
-        return (self.chunk(number) for number in range(len(self)))
+        return (self.batch(number) for number in range(len(self)))

@@ -1,11 +1,17 @@
 """Searches over a step function: they never see a model."""
 
+from throughtime.decode.beam import beam_search
 from throughtime.decode.completion import complete_words, typed_part
 from throughtime.decode.sampling import filtered, sample
+from throughtime.decode.sequences import Hypothesis, length_normalised, sample_sequences
 
 __all__ = [
+    "Hypothesis",
+    "beam_search",
     "complete_words",
     "filtered",
+    "length_normalised",
     "sample",
+    "sample_sequences",
     "typed_part",
 ]

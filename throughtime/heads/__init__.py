@@ -1,8 +1,14 @@
 """Projection, loss and prediction in one object."""
 
 from throughtime.heads.categorical import Categorical, Loss
+from throughtime.heads.crf import CRF
+from throughtime.heads.multi_label import MultiLabel
+from throughtime.heads.per_step import PerStep
 
 __all__ = [
+    "CRF",
     "Categorical",
     "Loss",
+    "MultiLabel",
+    "PerStep",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +15,7 @@ from throughtime.heads.categorical import ROWS, Categorical, Loss
 from throughtime.nn.dropout import drop_steps
 from throughtime.nn.options import Connection
 from throughtime.nn.penalties import activation_penalty, temporal_activation_penalty
+from throughtime.nn.pooling import pool_mean
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State
 
@@ -29,6 +30,18 @@ class TokenBatch(Protocol):
     @property
     def targets(self) -> Tensor:
         """The token after each of them; -100 where there is none."""
+
+
+class TextBatch(Protocol):
+    """What `vectors` reads: texts side by side."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """The tokens [B, T], padded."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """How many of them are real [B]."""
 
 
 class LanguageModel(nn.Module):
@@ -106,13 +119,18 @@ class LanguageModel(nn.Module):
 
     def features(self, tokens: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T H"], State]:
         """What the recurrence says after each token, before dropout, and the state after the last."""
+        x, begins = self._embed(tokens)
+        return self.recurrence(x, state, reset=begins)
+
+    def _embed(self, tokens: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
+        """E x, and where documents begin."""
         # Looked up time first, as the recurrence reads it, so that nothing has to be copied.
         x = F.embedding(tokens.T, self.embedding.weight).transpose(0, 1)
         begins = tokens == self.boundary
         marks = begins | (tokens == self.unknown)
         if marks.any():
             x = x.masked_fill(marks[..., None], 0.0)
-        return self.recurrence(x, state, reset=begins)
+        return x, begins
 
     def loss(self, batch: TokenBatch, state: State | None = None) -> Loss:
         """The summed cross-entropy of `batch.targets`, and the state after the batch."""
@@ -134,6 +152,12 @@ class LanguageModel(nn.Module):
         if self.training and self.temporal_activation_penalty:
             penalty = penalty + self.temporal_activation_penalty * temporal_activation_penalty(features)
         return penalty
+
+    def vectors(self, batch: TextBatch) -> Float[Tensor, "B H"]:
+        """A vector for each text: the mean of what the recurrence says after each of its tokens."""
+        x, _ = self._embed(batch.tokens)
+        y, _ = self.recurrence(x, lengths=batch.lengths)
+        return pool_mean(y, batch.lengths)
 
     def step(self, tokens: Int[Tensor, "B"], state: State) -> tuple[Float[Tensor, "B C"], State]:
         """The log-probability of every token after `tokens`, and the state after them."""

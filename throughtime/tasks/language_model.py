@@ -3,72 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import tyro
 from pydantic import AfterValidator, Field
-from rich.console import Console
 
-from throughtime.cells.library import find_cell
 from throughtime.config import Config
+from throughtime.data.batches import by_length, pad
 from throughtime.data.corpus import encode
 from throughtime.data.streams import Streams
 from throughtime.data.text import Text, open_text
-from throughtime.data.tokens import BOUNDARY, UNKNOWN, Tokeniser, fit_tokeniser, tokeniser_from_json
+from throughtime.data.tokens import BOUNDARY, UNKNOWN, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.completion import complete_words, typed_part
 from throughtime.decode.sampling import sample
-from throughtime.errors import CellError, ConfigError, DataError, RunError
+from throughtime.errors import ConfigError, DataError
 from throughtime.models.language_model import LanguageModel
 from throughtime.nn.state import State, select_rows
-from throughtime.train.checkpoint import Checkpoint, load_weights, read_tensors
-from throughtime.train.config import TrainingConfig
-from throughtime.train.metrics import evaluate_text, evaluating, text_metrics
-from throughtime.train.run import Run, Trained
-
-Paths = tuple[Path, ...]
-
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell
+from throughtime.train.config import StreamTraining
+from throughtime.train.metrics import Metrics, evaluate_text, text_metrics
 
 #: Chunks of training after which a row begins anew, so that the model knows how to begin.
 FRESH = 32
 #: Time steps that a single row is read by at once; no answer depends on it.
 ROW_STEPS = 1024
+#: Tokens, with padding, that are read side by side when texts are embedded.
+ROW_TOKENS = 8000
 
 
-class TextConfig(Config):
+class TextConfig(DataConfig):
     """What is read, and how it becomes tokens."""
 
     paths: Annotated[Paths, tyro.conf.Positional] = Field((), description="Text files or folders, UTF-8.")
-    valid: Paths = Field((), description="Text for validation; else the last part of the text.")
-    test: Paths = Field((), description="Text that the finished model is measured on.")
     valid_share: float = Field(0.1, gt=0, lt=1, description="Last part of the text, kept for validation.")
     tokens: Literal["char", "word", "bpe"] = Field("char", description="What the text is cut into.")
     vocabulary: int | None = Field(
         None, ge=3, description="Most tokens there may be; all of them, or 4096 byte pairs, where not given."
     )
 
-    def absolute(self) -> TextConfig:
-        """The same with absolute paths, which hold from any folder."""
-        paths = {
-            name: tuple(path.absolute() for path in getattr(self, name))
-            for name in ("paths", "valid", "test")
-        }
-        return self.model_copy(update=paths)
-
-
-def _check_cell(name: str) -> str:
-    if ":" in name:  # a run must hold all that it needs, and a file of Python is not in it
-        raise CellError(f"{name} is not in the table of cells, and this task trains only those")
-    return find_cell(name).name
-
 
 class ModelConfig(Config):
     """The model: embedding, recurrence, softmax."""
 
-    cell: Annotated[str, AfterValidator(_check_cell)] = Field(
+    cell: Annotated[str, AfterValidator(check_cell)] = Field(
         "lstm", description='Recurrence: a name that "throughtime cells" lists.'
     )
     hidden: int = Field(256, ge=1, description="Units of each layer.")
@@ -103,24 +84,23 @@ class LanguageModelConfig(Config):
     """Everything that decides a training of a language model."""
 
     task: Annotated[Literal["language-model"], tyro.conf.Suppress] = "language-model"
-    text: TextConfig = TextConfig()
+    data: TextConfig = TextConfig()
     model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
+    training: StreamTraining = StreamTraining()
 
 
-class Part(NamedTuple):
-    """A text that a model is measured on."""
+class Texts(NamedTuple):
+    """Texts side by side: tokens [B, T], and how many each has [B]."""
+
+    tokens: torch.Tensor
+    lengths: torch.Tensor
+
+
+class Passage(NamedTuple):
+    """A text that a model is measured on, read from one end to the other."""
 
     streams: Streams
     characters: int
-
-
-class Corpus(NamedTuple):
-    """Everything that a training reads."""
-
-    train: Streams
-    valid: Part
-    test: Part | None
 
 
 @dataclass(frozen=True)
@@ -142,128 +122,94 @@ class Score:
         return text_metrics(-self.log_prob, len(self.log_probs), self.characters)
 
 
-class LanguageModelTask:
-    """A language model with its tokeniser: what a run holds."""
+class LanguageModelTask(Task[Text, Passage]):
+    """A language model with its tokeniser."""
 
     config_type = LanguageModelConfig
 
-    def __init__(self, config: LanguageModelConfig, tokeniser: Tokeniser) -> None:
-        self.config, self.tokeniser = config, tokeniser
+    def __init__(self, config: LanguageModelConfig, processor: dict[str, Any]) -> None:
+        self.config = config
+        self.tokeniser = tokeniser_from_json(processor.get("tokeniser", {}))
         model = config.model
         size = model.hidden if model.embedding is None else model.embedding
-        try:
-            options = model.model_dump() | {"embedding": size, "tied": model.tied and size == model.hidden}
-            self.model = LanguageModel(tokeniser.size, BOUNDARY, UNKNOWN, **options)
-        except RuntimeError as error:  # torch has no type of its own for memory on the processor
-            raise ConfigError(
-                f"a model of {tokeniser.size} tokens, hidden {model.hidden} and {model.layers} layers cannot "
-                f"be made: {str(error).splitlines()[0]}; take a smaller one"
-            ) from None
+        options = model.model_dump() | {"embedding": size, "tied": model.tied and size == model.hidden}
+        self.model: LanguageModel = LanguageModel(self.tokeniser.size, BOUNDARY, UNKNOWN, **options)
 
     @classmethod
-    def load(cls, run: Run) -> LanguageModelTask:
-        """The task of a run with its best weights."""
-        task = cls._of(run)
-        load_weights(task.model, read_tensors(run.model)[0])
-        task.model.eval()
-        return task
-
-    @staticmethod
-    def read_config(run: Run) -> LanguageModelConfig:
-        """The configuration of a run; raises `RunError` where it is damaged."""
-        try:
-            return LanguageModelConfig.from_toml(run.config)
-        except ConfigError as error:
-            raise RunError(f"the run {run.folder} is damaged: {error}") from None
-
-    @classmethod
-    def _of(cls, run: Run) -> LanguageModelTask:
-        return cls(cls.read_config(run), tokeniser_from_json(run.read_processor().get("tokeniser", {})))
-
-    @classmethod
-    def train(cls, config: LanguageModelConfig, folder: Path, console: Console | None = None) -> Trained:
-        """Train a new run into `folder`, which must be new or empty."""
-        Run.check_new(folder)
-        config = config.model_copy(update={"text": config.text.absolute()})
-        train, valid = _read_text(config.text)
-        tokeniser = fit_tokeniser(config.text.tokens, train.blocks(), config.text.vocabulary)
-        torch.manual_seed(config.training.seed)
-        task = cls(config, tokeniser)
-        corpus = task._corpus(train, valid)
-        processor = {"tokeniser": tokeniser.to_json(), "train": train.digest, "valid": valid.digest}
-        run = Run.create(folder, config.to_toml(), processor)
-        return task._fit(run, corpus, resume=False, console=console)
-
-    @classmethod
-    def resume(cls, run: Run, config: LanguageModelConfig, console: Console | None = None) -> Trained:
-        """Go on with a run from its last checkpoint, exactly as if it had never stopped.
-
-        `config` may differ from the run's own in how long and how fast to train, and in where the text
-        is. Raises `ConfigError` where it differs in more, `RunError` where the text is not what it was.
-        """
-        _check_resumable(cls.read_config(run), config)
-        Checkpoint.load(run.last)
-        config = config.model_copy(update={"text": config.text.absolute()})
-        train, valid = _read_text(config.text)
-        processor = run.read_processor()
-        if (train.digest, valid.digest) != (processor.get("train"), processor.get("valid")):
-            raise RunError(
-                f"the text is not the one that {run.folder} began with: to go on needs the same text for "
-                "training and validation; start a new run without --resume"
+    def read(cls, config: LanguageModelConfig) -> Corpus[Text]:
+        """The text to train, to validate and to test on, read once from end to end."""
+        data = config.data
+        text = open_text(data.paths)
+        train, valid = (text, open_text(data.valid)) if data.valid else text.split(data.valid_share)
+        if not train.characters or not valid.characters:
+            raise DataError(
+                f"a text of {text.characters} characters is too short to keep {data.valid_share:.0%} of it "
+                "for validation: give more text, or validation text with --valid"
             )
-        task = cls(config, cls._of(run).tokeniser)
-        corpus = task._corpus(train, valid)
-        run.update_config(config.to_toml())
-        return task._fit(run, corpus, resume=True, console=console)
+        return Corpus(train, valid, open_text(data.test) if data.test else None)
 
-    def _corpus(self, train: Text, valid: Text) -> Corpus:
-        """Everything that is read, as tokens; what is wrong with a text is found here."""
-        training, test = self.config.training, self.config.text.test
-        tokens = encode(train, self.tokeniser)
-        return Corpus(
-            Streams(tokens, training.batch_size, training.chunk_length, FRESH),
-            self._part(valid),
-            self._part(open_text(test)) if test else None,
-        )
+    @classmethod
+    def learn(cls, config: LanguageModelConfig, train: Text) -> dict[str, Any]:
+        """The tokeniser."""
+        tokeniser = fit_tokeniser(config.data.tokens, train.blocks(), config.data.vocabulary)
+        return {"tokeniser": tokeniser.to_json()}
 
-    def _part(self, text: Text) -> Part:
+    def batches(self, train: Text) -> Streams:
+        """Rows of text side by side, for truncated backpropagation through time."""
+        training = self.config.training
+        return Streams(encode(train, self.tokeniser), training.batch_size, training.chunk_length, FRESH)
+
+    def encode(self, part: Text) -> Passage:
+        """A text as one row, so that the state is carried through all of it."""
         try:
-            return Part(Streams(encode(text, self.tokeniser), 1, ROW_STEPS), text.characters)
+            return Passage(Streams(encode(part, self.tokeniser), 1, ROW_STEPS), part.characters)
         except DataError as error:
-            raise DataError(f"{text.documents[0].path}: {error}") from None
+            raise DataError(f"{part.documents[0].path}: {error}") from None
 
-    def _fit(self, run: Run, corpus: Corpus, *, resume: bool, console: Console | None) -> Trained:
-        from throughtime.train.fit import fit  # Lightning takes seconds to import
+    def measure(self, part: Passage) -> Metrics:
+        """Loss (nats per token), perplexity and bits per character."""
+        return evaluate_text(self.model, *part)
 
-        training, characters = self.config.training, self.tokeniser.kind == "char"
-        if console is not None:
-            console.print(f"{self.config.model.cell} runs by {self.model.recurrence.explain()}", style="dim")
+    def size(self, part: Passage) -> int:
+        """Tokens."""
+        return part.streams.length
 
-        def read(loss: float) -> str:
-            if characters:
-                return f"{loss / math.log(2):.3f} bits per character"
-            return f"perplexity {math.exp(min(loss, 700.0)):.1f}"
+    def sample(self, part: Passage) -> str:
+        """Some text, always from the same random numbers."""
+        length = 300 if self.tokeniser.kind == "char" else 80
+        return self.generate(length=length, seed=self.config.training.seed)
 
-        def show() -> str:
-            with evaluating(self.model):
-                return self.generate(length=300 if characters else 80, seed=training.seed)
+    def open(self, paths: Paths) -> Text:
+        """Other text."""
+        return open_text(paths)
 
-        progress, finished = fit(
-            self.model,
-            corpus.train,
-            run,
-            training,
-            validate=lambda: evaluate_text(self.model, *corpus.valid),
-            validation_tokens=corpus.valid.streams.length,
-            sample=show,
-            read=read,
-            resume=resume,
-            console=console,
-        )
-        test = {}
-        if corpus.test is not None and finished:
-            test = evaluate_text(type(self).load(run).model, *corpus.test)
-        return Trained(run.folder, run.best_metrics(), test, progress.step, progress.seconds, finished)
+    def answer(self, inputs: Sequence[str]) -> list[dict[str, Any]]:
+        """How likely each text is: its log-probability (nats), loss, perplexity, bits per character."""
+        scores = map(self.score, inputs)
+        return [
+            {"text": text, "log_prob": score.log_prob} | score.metrics
+            for text, score in zip(inputs, scores, strict=True)
+        ]
+
+    def input_batches(self, inputs: Sequence[str]) -> Iterator[tuple[list[int], Texts]]:
+        """Texts of about equal length side by side, each after a boundary."""
+        ids = [np.append(BOUNDARY, self.tokeniser.encode(text)) for text in inputs]
+        for rows in by_length(list(map(len, ids)), ROW_TOKENS):
+            yield rows, Texts(*(each.to(self._device) for each in pad([ids[k] for k in rows])))
+
+    def show(self, answer: dict[str, Any]) -> str:
+        """The log-probability and the text."""
+        return f"{answer['log_prob']:10.3f}  {answer['text']}"
+
+    def remarks(self) -> list[str]:
+        """What runs the recurrence."""
+        return [f"{self.config.model.cell} runs by {self.model.recurrence.explain()}"]
+
+    def read_loss(self, loss: float) -> str:
+        """Bits per character, or perplexity."""
+        if self.tokeniser.kind == "char":
+            return f"{loss / math.log(2):.3f} bits per character"
+        return f"perplexity {math.exp(min(loss, 700.0)):.1f}"
 
     def generate(
         self,
@@ -375,10 +321,6 @@ class LanguageModelTask:
         best = probs.topk(min(count, int(fits.sum())))
         return [(pieces[i], p) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
 
-    def evaluate(self, paths: Paths) -> dict[str, float]:
-        """Loss (nats per token), perplexity and bits per character of text the model did not train on."""
-        return evaluate_text(self.model, *self._part(open_text(paths)))
-
     def unknown(self, text: str) -> list[str]:
         """The characters or words of a text that the model does not know, each once."""
         parts = text.split() if self.tokeniser.kind == "word" else text
@@ -398,32 +340,8 @@ class LanguageModelTask:
         return log_probs.cpu(), state
 
     def _tensor(self, ids: list[int] | list[list[int]] | torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(ids, device=self.model.head.weight.device)
+        return torch.as_tensor(ids, device=self._device)
 
-
-def _check_resumable(before: LanguageModelConfig, now: LanguageModelConfig) -> None:
-    """Raise `ConfigError` where a run would not be the same one any more."""
-    for part, names in (
-        ("model", tuple(ModelConfig.model_fields)),
-        ("text", ("tokens", "vocabulary", "valid_share")),
-        ("training", ("batch_size", "chunk_length", "optimizer", "seed")),
-    ):
-        for name in names:
-            old, new = getattr(getattr(before, part), name), getattr(getattr(now, part), name)
-            if old != new:
-                raise ConfigError(
-                    f"--{name.replace('_', '-')} was {old} when the run began and cannot become {new}: "
-                    "leave it out, or start a new run without --resume"
-                )
-
-
-def _read_text(config: TextConfig) -> tuple[Text, Text]:
-    """The text to train and to validate on, read once from end to end."""
-    text = open_text(config.paths)
-    train, valid = (text, open_text(config.valid)) if config.valid else text.split(config.valid_share)
-    if not train.characters or not valid.characters:
-        raise DataError(
-            f"a text of {text.characters} characters is too short to keep {config.valid_share:.0%} of it for "
-            "validation: give more text, or validation text with --valid"
-        )
-    return train, valid
+    @property
+    def _device(self) -> torch.device:
+        return self.model.embedding.weight.device

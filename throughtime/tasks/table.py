@@ -16,6 +16,18 @@ TASKS = {
         "throughtime.tasks.language_model:LanguageModelTask",
         "Predict the next character, word or byte pair of a text.",
     ),
+    "classifier": (
+        "throughtime.tasks.classifier:ClassifierTask",
+        "One answer for a text, a sequence of characters, or a row of numbers.",
+    ),
+    "tagger": (
+        "throughtime.tasks.tagger:TaggerTask",
+        "A tag for each word: parts of speech, names, slots.",
+    ),
+    "seq2seq": (
+        "throughtime.tasks.seq2seq:Seq2SeqTask",
+        "Turn one sequence into another: translate, answer, correct, summarise.",
+    ),
 }
 
 

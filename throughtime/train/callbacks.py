@@ -18,6 +18,7 @@ from rich.text import Text
 
 from throughtime.errors import StoppedError
 from throughtime.train.checkpoint import save_weights
+from throughtime.train.metrics import Metrics
 from throughtime.train.module import SequenceModule, Step
 from throughtime.train.run import Run
 
@@ -29,8 +30,6 @@ RECORD_STEPS = 50
 PARTS, VALIDATION_SHARE = 10, 0.05
 #: Seconds between two savings of the last state.
 SAVE_SECONDS = 60.0
-
-Metrics = dict[str, float]
 
 
 class Recorder(Callback):
@@ -73,7 +72,7 @@ class Recorder(Callback):
             "learning_rate": steps[-1].learning_rate,
             "gradient_norm": sum(step.gradient_norm for step in steps) / len(steps),
             "clipped": sum(step.clipped for step in steps) / len(steps),
-            "tokens_per_second": count / max(now - self._began, 1e-9),
+            "tokens_per_second": sum(step.tokens for step in steps) / max(now - self._began, 1e-9),
         }
         self.run.record(self.latest)
         self._steps, self._began = [], now
@@ -96,11 +95,12 @@ class Keeper(Callback):
         recorder: Recorder,
         validate: Callable[[], Metrics],
         validation_tokens: int,
+        score: Callable[[Metrics], float],
         sample: Callable[[], str],
         show: Callable[[str, str], None],
     ) -> None:
         self.run, self.recorder, self.validate, self.sample, self.show = run, recorder, validate, sample, show
-        self.validation_tokens = validation_tokens
+        self.validation_tokens, self.score = validation_tokens, score
         self.interrupted = threading.Event()
         self._validated = -1
         self._cost: float | None = None
@@ -144,8 +144,9 @@ class Keeper(Callback):
     def _look(self, module: SequenceModule, validate: bool) -> None:
         """Draw a sample, and validate: keep the model if it is the best, stop when patience is at its end."""
         progress, began = module.progress, time.perf_counter()
-        metrics = self.validate() if validate else {}
-        self._show("train more", module, metrics)
+        with module.averaged():
+            metrics = self.validate() if validate else {}
+            self._show("train more", module, metrics)
         spent = time.perf_counter() - began
         progress.validation_seconds += spent
         module.tick()
@@ -153,14 +154,16 @@ class Keeper(Callback):
             return
         self._cost, self._validated = spent, progress.step
         record = {"step": progress.step, "epoch": progress.epoch, "seconds": round(progress.seconds, 3)}
-        self.run.record(record | {"valid": metrics})
+        score = self.score(metrics)
+        self.run.record(record | {"valid": metrics, "score": score})
         if not math.isfinite(metrics["loss"]):
-            logger.warning("step %d: the loss of the validation text is not finite", progress.step)
-        better = metrics["loss"] < progress.best_loss
+            logger.warning("step %d: the loss of the validation data is not finite", progress.step)
+        better = score < progress.best_score
         progress.stale = 0 if better else progress.stale + 1
         if better:
-            progress.best_loss, progress.best_step = metrics["loss"], progress.step
-            save_weights(module.model, self.run.model)
+            progress.best_score, progress.best_step = score, progress.step
+            with module.averaged():
+                save_weights(module.model, self.run.model)
             module.capture().save(self.run.best)
         self._save(module)
         module.remember()  # so that the NaN guard never takes a validation back
@@ -172,7 +175,7 @@ class Keeper(Callback):
         present = module.capture()
         if present.is_finite():
             present.save(self.run.last)
-            if math.isinf(module.progress.best_loss):
+            if math.isinf(module.progress.best_score):
                 save_weights(module.model, self.run.model)
         self._saved = time.monotonic()
 

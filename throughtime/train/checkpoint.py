@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from throughtime.errors import RunError
 from throughtime.nn.state import State
 from throughtime.storage import write
+from throughtime.train.average import Average
 from throughtime.train.run import ADVICE
 
 
@@ -34,7 +35,7 @@ class Progress:
     clipped: int = 0
     learning_rate_scale: float = 1.0
     recoveries: int = 0
-    best_loss: float = float("inf")
+    best_score: float = float("inf")
     best_step: int = 0
     stale: int = 0
     validation_seconds: float = 0.0
@@ -49,7 +50,12 @@ class Checkpoint:
 
     @classmethod
     def capture(
-        cls, model: nn.Module, optimizer: torch.optim.Optimizer, carried: State | None, progress: Progress
+        cls,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        carried: State | None,
+        average: Average | None,
+        progress: Progress,
     ) -> Checkpoint:
         """A copy of the present."""
         tensors = {f"model.{name}": value for name, value in weights_of(model).items()}
@@ -61,6 +67,9 @@ class Checkpoint:
             }
         for k, values in enumerate(carried or ()):
             tensors |= {f"carried.{k}.{j}": value for j, value in enumerate(values)}
+        if average is not None:
+            tensors |= {f"average.{name}": value for name, value in average.values.items()}
+            tensors["averaged"] = torch.tensor(average.count)
         tensors["random"] = torch.get_rng_state()
         copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
         return cls(copies, dataclasses.replace(progress))
@@ -81,6 +90,12 @@ class Checkpoint:
             carried.setdefault(int(k), {})[int(j)] = value.clone().to(device)
         state_now = tuple(tuple(carried[k][j] for j in sorted(carried[k])) for k in sorted(carried))
         return state_now or None, dataclasses.replace(self.progress)
+
+    @property
+    def average(self) -> Average | None:
+        """The mean of the weights, where there is one."""
+        values = {name: value.clone() for name, value in self._part("average.").items()}
+        return Average(values, int(self.tensors["averaged"])) if values else None
 
     def is_finite(self) -> bool:
         """Whether there is no NaN or Inf in it: whether it is worth going back to."""

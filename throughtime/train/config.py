@@ -12,10 +12,6 @@ from throughtime.config import Config
 class TrainingConfig(Config):
     """How a model is trained."""
 
-    batch_size: int = Field(16, ge=1, description="Sequences trained side by side.")
-    chunk_length: int = Field(
-        64, ge=1, description="Time steps that gradients go back: truncated backpropagation through time."
-    )
     optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="Update rule.")
     learning_rate: float = Field(6e-3, gt=0, description="Highest learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of sgd.")
@@ -27,7 +23,7 @@ class TrainingConfig(Config):
     )
     warmup: float = Field(0.03, ge=0, lt=1, description="Share of the run in which the learning rate rises.")
     max_epochs: int | None = Field(
-        None, ge=1, description="Passes over the text; 10 where neither this nor max-minutes is given."
+        None, ge=1, description="Passes over the data; 10 where neither this nor max-minutes is given."
     )
     max_minutes: float | None = Field(
         None, gt=0, description="Minutes of training; the schedule is fitted to them."
@@ -38,9 +34,33 @@ class TrainingConfig(Config):
         le=9,
         description="Stop after so many validations without improvement, of which a run has at most 10.",
     )
+    average: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of the run after which the weights that are kept are the mean of all since.",
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all randomness.")
 
     @property
     def epochs(self) -> int | None:
         """The bound on epochs that holds, if any."""
         return 10 if self.max_epochs is None and self.max_minutes is None else self.max_epochs
+
+
+class StreamTraining(TrainingConfig):
+    """How a model of one long stream is trained."""
+
+    batch_size: int = Field(16, ge=1, description="Sequences trained side by side.")
+    chunk_length: int = Field(
+        64, ge=1, description="Time steps that gradients go back: truncated backpropagation through time."
+    )
+
+
+class ExampleTraining(TrainingConfig):
+    """How a model of many examples is trained."""
+
+    learning_rate: float = Field(2e-3, gt=0, description="Highest learning rate.")
+    batch_tokens: int = Field(
+        2000, ge=1, description="Most tokens in a batch, padding among them; one example may have more."
+    )

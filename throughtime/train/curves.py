@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from throughtime.storage import write
 from throughtime.train.run import ADVICE, Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure at once or not at all, in the format that the name ends with."""
+    kind = path.suffix.removeprefix(".") or "png"
+    write(path, lambda new: figure.savefig(new, dpi=120, format=kind), ADVICE)
 
 
 def draw_curves(run: Run) -> None:
@@ -33,7 +43,7 @@ def draw_curves(run: Run) -> None:
             xytext=(0, 6),
             ha="right",
         )
-    loss.set_ylabel("loss (nats per token)")
+    loss.set_ylabel("loss (nats)")
     loss.legend()
     norm.plot(_column(train, "step"), _column(train, "gradient_norm"), lw=1, color="tab:gray")
     norm.set_yscale("log")
@@ -41,7 +51,7 @@ def draw_curves(run: Run) -> None:
     norm.set_xlabel("step")
     for axes in (loss, norm):
         axes.grid(alpha=0.3)
-    write(run.curves, lambda path: figure.savefig(path, dpi=120), ADVICE)
+    save_figure(figure, run.curves)
 
 
 def _column(records: list[dict[str, Any]], name: str) -> list[float]:

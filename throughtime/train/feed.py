@@ -17,7 +17,7 @@ class Batch(Protocol):
         """Its place in the epoch, from 0."""
 
     @property
-    def tokens(self) -> int:
+    def steps(self) -> int:
         """How many time steps it has, over all rows."""
 
     def to(self, device: torch.device) -> Batch:
@@ -25,13 +25,13 @@ class Batch(Protocol):
 
 
 class Batches(Protocol):
-    """The batches of an epoch."""
+    """The batches of each epoch, as many in one as in another."""
 
     def __len__(self) -> int:
         """How many there are."""
 
-    def chunk(self, number: int) -> Batch:
-        """Batch `number`."""
+    def batch(self, number: int, epoch: int) -> Batch:
+        """Batch `number` of an epoch: the same whenever it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,4 @@ class Feed:
         while not self.stopped:
             epoch, number = self._next
             self._next = self.after(epoch, number)
-            yield Fed(epoch, self.batches.chunk(number))
+            yield Fed(epoch, self.batches.batch(number, epoch))

@@ -11,11 +11,12 @@ from rich.console import Console
 from torch import nn
 
 from throughtime.errors import DivergedError
-from throughtime.train.callbacks import Bar, Interruption, Keeper, Metrics, Recorder
+from throughtime.train.callbacks import Bar, Interruption, Keeper, Recorder
 from throughtime.train.checkpoint import Checkpoint, Progress
 from throughtime.train.config import TrainingConfig
 from throughtime.train.curves import draw_curves
 from throughtime.train.feed import Batches, Feed
+from throughtime.train.metrics import Metrics
 from throughtime.train.module import SequenceModule
 from throughtime.train.run import Run
 
@@ -28,6 +29,7 @@ def fit(
     *,
     validate: Callable[[], Metrics],
     validation_tokens: int,
+    score: Callable[[Metrics], float],
     sample: Callable[[], str],
     read: Callable[[float], str],
     resume: bool = False,
@@ -37,6 +39,7 @@ def fit(
 
     validate           the metrics of the model as it is, `loss` among them.
     validation_tokens  how many time steps that reads, to foresee what it costs.
+    score              what of the metrics the best weights are chosen by: the lower the better.
     sample             something the model makes, to be read by people.
     read               a loss as people of the field read it, such as "2.1 bits per character".
     resume             go on from the last checkpoint of the run.
@@ -52,7 +55,7 @@ def fit(
         run.forget_after(module.progress.step)
     recorder = Recorder(run)
     bar = Bar(console, recorder, read)
-    keeper = Keeper(run, recorder, validate, validation_tokens, sample, bar.show)
+    keeper = Keeper(run, recorder, validate, validation_tokens, score, sample, bar.show)
     # Interruption comes first: a signal may arrive while another callback begins.
     callbacks = [Interruption(keeper.interrupted), recorder, keeper, bar]
     if module.done < 1:

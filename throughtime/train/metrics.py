@@ -12,8 +12,10 @@ from torch import nn
 from throughtime.data.streams import Streams
 from throughtime.models.language_model import LanguageModel
 
+Metrics = dict[str, float]
 
-def text_metrics(nats: float, tokens: int, characters: int) -> dict[str, float]:
+
+def text_metrics(nats: float, tokens: int, characters: int) -> Metrics:
     """Loss (nats per token), perplexity, and bits per character of so many nats over a text."""
     loss = nats / tokens
     return {
@@ -23,7 +25,7 @@ def text_metrics(nats: float, tokens: int, characters: int) -> dict[str, float]:
     }
 
 
-def evaluate_text(model: LanguageModel, streams: Streams, characters: int) -> dict[str, float]:
+def evaluate_text(model: LanguageModel, streams: Streams, characters: int) -> Metrics:
     """The metrics of a text of so many characters, read from beginning to end without dropout.
 
     `streams` has one row, so that the state is carried through the whole text.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from throughtime.errors import DivergedError
 from throughtime.heads.categorical import Loss
 from throughtime.nn.state import State, map_state
+from throughtime.train.average import Average
 from throughtime.train.checkpoint import Checkpoint, Progress
 from throughtime.train.config import TrainingConfig
 from throughtime.train.feed import Batch, Fed, Feed
@@ -41,6 +43,7 @@ class Step:
 
     loss: float
     count: int
+    tokens: int
     learning_rate: float
     gradient_norm: float
     clipped: bool
@@ -60,6 +63,7 @@ class SequenceModule(lightning.LightningModule):
         self.optimizer = make_optimizer(model, config)
         self.progress = Progress()
         self.carried: State | None = None
+        self.average: Average | None = None
         self.good: Checkpoint | None = None
         self.steps_since_good = 0
         self.last_step: Step | None = None
@@ -87,11 +91,12 @@ class SequenceModule(lightning.LightningModule):
 
     def capture(self) -> Checkpoint:
         """The present as a checkpoint."""
-        return Checkpoint.capture(self.model, self.optimizer, self.carried, self.progress)
+        return Checkpoint.capture(self.model, self.optimizer, self.carried, self.average, self.progress)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint."""
         self.carried, self.progress = checkpoint.restore(self.model, self.optimizer)
+        self.average = checkpoint.average
         self.feed.seek(self.progress.epoch, self.progress.chunk)
 
     def on_train_start(self) -> None:
@@ -137,14 +142,26 @@ class SequenceModule(lightning.LightningModule):
             self._recover(fed.batch, carried)
             return
         self.optimizers().step()  # type: ignore[union-attr]
+        self._take_average()
         self.carried = map_state(Tensor.detach, loss.state)
         self.steps_since_good += 1
         progress.step += 1
-        progress.tokens += fed.batch.tokens
+        progress.tokens += fed.batch.steps
         progress.clipped += clipped
         progress.epoch, progress.chunk = self.feed.after(fed.epoch, fed.batch.number)
         self.tick()
-        self.last_step = Step(value, loss.count, rate, norm.item(), clipped)
+        self.last_step = Step(value, loss.count, fed.batch.steps, rate, norm.item(), clipped)
+
+    def _take_average(self) -> None:
+        if self.config.average is None or self.done < self.config.average:
+            return
+        if self.average is None:
+            self.average = Average.begin(self.model)
+        self.average.add(self.model)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model for a while with the weights that are to be kept: their mean, where there is one."""
+        return nullcontext() if self.average is None else self.average.in_place(self.model)
 
     def _clip(self) -> tuple[Tensor, bool]:
         """Clip the gradient as configured; returns its norm before that, and whether it was cut."""

@@ -128,10 +128,10 @@ class Run:
         return records
 
     def best_metrics(self) -> dict[str, float]:
-        """The metrics of the best validation; empty before the first that is finite."""
-        valid = [record["valid"] for record in self.read_metrics() if "valid" in record]
-        finite = [metrics for metrics in valid if metrics["loss"] is not None]
-        return min(finite, key=lambda metrics: metrics["loss"], default={})
+        """The metrics of the best validation; empty before the first whose score is finite."""
+        valid = [record for record in self.read_metrics() if record.get("score") is not None]
+        best: dict[str, Any] = min(valid, key=lambda record: record["score"], default={})
+        return best.get("valid", {})
 
     def forget_after(self, step: int) -> None:
         """Drop records of steps after `step`, which a resumed run will make again."""

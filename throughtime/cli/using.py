@@ -1,0 +1,32 @@
+"""What the commands that use a trained run share."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from throughtime.cli.output import parse
+from throughtime.tasks.table import load
+
+
+def parse_with_search(options: type, name: str, arguments: list[str]) -> Any:
+    """The options of a command, and as `search` those of the run's own search, where its task has one.
+
+    What is not given is as the run has it. The task is loaded, and has the search that was given.
+    """
+    folder = next((a for a in arguments if (Path(a) / "config.toml").is_file()), None)
+    task = None if folder is None or {"-h", "--help"} & {*arguments[:1]} else load(folder)
+    fields = []
+    if task is not None and hasattr(task.config, "search"):
+        flat: Any = Annotated[type(task.config.search), tyro.conf.arg(name="")]
+        fields.append(("search", flat, dataclasses.field(default=task.config.search)))
+    made = dataclasses.make_dataclass("Command", fields, bases=(options,), frozen=True)
+    made.__doc__ = options.__doc__
+    command = parse(made, name, arguments)
+    task = load(command.run) if task is None else task
+    if fields:
+        task.config = task.config.model_copy(update={"search": command.search})
+    return command, task

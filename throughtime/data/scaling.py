@@ -1,0 +1,66 @@
+"""Columns of numbers, brought to mean 0 and standard deviation 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from throughtime.data.columns import Table
+from throughtime.errors import DataError, RunError
+
+
+class Scaling:
+    """(x - mean) / deviation for each column, both of the training data; a constant column becomes 0."""
+
+    def __init__(self, names: Sequence[str], mean: Sequence[float], deviation: Sequence[float]) -> None:
+        self.names, self.mean, self.deviation = list(names), list(mean), list(deviation)
+
+    @classmethod
+    def fit(cls, table: Table, names: Sequence[str]) -> Scaling:
+        """The scaling of these columns; raises `DataError`, with the row, where there is no finite number."""
+        raw = read_numbers(table, names)
+        deviation = raw.std(0)
+        return cls(names, raw.mean(0).tolist(), np.where(deviation > 0, deviation, 1.0).tolist())
+
+    def encode(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Rows of numbers [N, columns], scaled."""
+        return ((raw - np.asarray(self.mean)) / np.asarray(self.deviation)).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that `from_json` needs."""
+        return {"names": self.names, "mean": self.mean, "deviation": self.deviation}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Scaling:
+        """The scaling that `to_json` described; raises `RunError` where the description is damaged."""
+        try:
+            return cls(data["names"], data["mean"], data["deviation"])
+        except (KeyError, TypeError) as error:
+            raise RunError(f"the description of the scaling is damaged: {error}") from None
+
+
+def read_numbers(table: Table, names: Sequence[str]) -> NDArray[np.float64]:
+    """Columns as numbers [N, columns]; raises `DataError`, with the row, where there is no finite number."""
+    columns = [table.column(name) for name in names]
+    rows = np.empty((len(table), len(names)))
+    for k, values in enumerate(zip(*columns, strict=True)):
+        for j, value in enumerate(values):
+            rows[k, j] = _number(value, names[j], table, k)
+    return rows
+
+
+def _number(value: Any, name: str, table: Table, row: int) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(
+            f"{table.place(row)}: {name} is {value!r}, which is no finite number: fill it in, or leave the "
+            "row or the column out"
+        )
+    return number

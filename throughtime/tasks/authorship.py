@@ -1,0 +1,53 @@
+"""Who wrote a text: the author whose language model finds it the likeliest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from throughtime.data.text import open_text
+from throughtime.errors import ConfigError, DataError
+from throughtime.tasks.language_model import LanguageModelTask
+
+
+class Authors:
+    """A language model for each author, over the same units or others: texts are compared as a whole.
+
+        author(x) = argmax_a log p_a(x)
+
+    Raises `ConfigError` for fewer than two.
+    """
+
+    def __init__(self, models: Mapping[str, LanguageModelTask]) -> None:
+        if len(models) < 2:
+            raise ConfigError(f"{len(models)} author to choose from: give the runs of two or more")
+        self.models = dict(models)
+
+    def answer(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """The author of each text, and bits per character by the model of each."""
+        return [self._answer(text) for text in texts]
+
+    def _answer(self, text: str) -> dict[str, Any]:
+        if not text.strip():
+            raise DataError("there is nothing to go by: the text is empty")
+        scores = {name: model.score(text).log_prob for name, model in self.models.items()}
+        bits = {name: -score / math.log(2) / len(text) for name, score in scores.items()}
+        return {"text": text, "author": min(bits, key=bits.__getitem__), "bits_per_character": bits}
+
+
+def passages(path: Path, words: int | None) -> Iterator[str]:
+    """The text of a file, or passages of so many words of it; fewer at its end are left out."""
+    text = "".join(open_text([path]).blocks())
+    if words is None:
+        yield text
+        return
+    start, count, inside = 0, 0, False
+    for k, character in enumerate(text):
+        if inside and character.isspace():
+            count += 1
+            if count == words:
+                yield text[start:k].strip()
+                start, count = k, 0
+        inside = not character.isspace()

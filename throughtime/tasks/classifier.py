@@ -1,0 +1,463 @@
+"""The classifier task: one answer for a text, a sequence of characters, or a row of numbers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from throughtime.config import Config
+from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
+from throughtime.data.columns import Places, Table, join_tables
+from throughtime.data.scaling import Scaling, read_numbers
+from throughtime.data.split import hold_out
+from throughtime.data.tables import read_lines, read_table
+from throughtime.data.terms import Terms
+from throughtime.data.tokens import Tokeniser, fit_tokeniser, tokeniser_from_json
+from throughtime.errors import DataError, RunError
+from throughtime.heads.categorical import Categorical
+from throughtime.heads.multi_label import MultiLabel
+from throughtime.models.classifier import Classifier, Head, make_classifier
+from throughtime.nn.recurrent import Recurrent
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell
+from throughtime.tasks.vectors import put_vectors
+from throughtime.train.classification import calibrate, class_metrics, confusion_matrix, multi_label_metrics
+from throughtime.train.config import ExampleTraining
+from throughtime.train.metrics import Metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+#: Tokens, with padding, that are read side by side when the model is used.
+TOKENS = 16_000
+#: Validation examples that are shown as training goes on.
+SHOWN = 5
+
+
+class LabelledConfig(DataConfig):
+    """What is read, and how it becomes numbers."""
+
+    paths: Annotated[Paths, tyro.conf.Positional] = Field(
+        (),
+        description="Tables (csv, tsv, jsonl, parquet, hf:NAME:SPLIT), or a folder with a folder or a file "
+        "of texts for each class.",
+    )
+    input: tuple[str, ...] = Field(("text",), description="Column of the text, or columns of numbers.")
+    target: str = Field("label", description="Column of the class. Numbers name columns without a header.")
+    multi_label: str | None = Field(
+        None, min_length=1, description="Rows have several labels, or none, with this between them."
+    )
+    tokens: Literal["word", "char", "bpe", "kmer"] = Field("word", description="What a text is cut into.")
+    kmer: int = Field(3, ge=1, description="Characters of a k-mer.")
+    lower: bool = Field(True, description="Read words and k-mers in lower case.")
+    least: int = Field(2, ge=1, description="Rarer words and k-mers are read as unknown.")
+    vocabulary: int | None = Field(None, ge=3, description="Most tokens there may be; all if not given.")
+    vectors: Path | None = Field(
+        None, description="Pretrained word vectors (GloVe, word2vec, fastText text)."
+    )
+    max_length: int = Field(2000, ge=1, description="Tokens of a text that are read; the rest is left out.")
+
+
+class ClassifierModelConfig(Config):
+    """The model: an encoder of the sequence, and a softmax."""
+
+    model: Literal[
+        "recurrent", "bag-of-words", "fixed-window", "big-window", "feed-forward", "transformer"
+    ] = Field("recurrent", description="What reads the input; feed-forward reads numbers.")
+    cell: Annotated[str, AfterValidator(check_cell)] = Field(
+        "lstm", description='Recurrence: a name that "throughtime cells" lists.'
+    )
+    hidden: int = Field(128, ge=1, description="Units of each layer and direction.")
+    layers: int = Field(1, ge=1, description="Layers on each other.")
+    embedding: int = Field(
+        128, ge=1, description="Features of a token; those of pretrained vectors if given."
+    )
+    bidirectional: bool = Field(True, description="Read in both directions.")
+    pooling: Literal["last", "mean", "max", "attention"] = Field(
+        "max", description="How the outputs of a recurrence become one vector."
+    )
+    window: int = Field(5, ge=1, description="Tokens that fixed-window sees, the last ones.")
+    attention_heads: int = Field(4, ge=1, description="Heads of the transformer.")
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="Dropout on embedding, between layers, on the vector."
+    )
+    variational: bool = Field(False, description="Drop the same features at all steps of a row.")
+    recurrent_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout on what recurrent matrices multiply."
+    )
+    weight_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on entries of recurrent matrices.")
+    zoneout: float = Field(0.0, ge=0, lt=1, description="Probability that a unit keeps its state at a step.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="Weigh classes in the loss; balanced makes each count the same."
+    )
+
+
+class ClassifierConfig(Config):
+    """Everything that decides a training of a classifier."""
+
+    task: Annotated[Literal["classifier"], tyro.conf.Suppress] = "classifier"
+    data: LabelledConfig = LabelledConfig()
+    model: ClassifierModelConfig = ClassifierModelConfig()
+    training: ExampleTraining = ExampleTraining()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceBatch(ExampleBatch):
+    """Texts as tokens, and their classes; see `throughtime.models.classifier`."""
+
+    tokens: Tensor
+    lengths: Tensor
+    targets: Tensor
+
+    @property
+    def steps(self) -> int:
+        """Tokens."""
+        return int(self.lengths.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnBatch(ExampleBatch):
+    """Rows of numbers, and their classes."""
+
+    features: Tensor
+    targets: Tensor
+
+    @property
+    def steps(self) -> int:
+        """Rows: each is a single step."""
+        return len(self.features)
+
+
+class EncodedTable(NamedTuple):
+    """Examples as numbers: tokens, or columns, and classes."""
+
+    table: Table
+    inputs: list[Any]
+    targets: Tensor
+
+
+class ClassifierTask(Task[Table, EncodedTable]):
+    """A classifier with its vocabulary, or the scaling of its columns, and the names of its classes."""
+
+    config_type = ClassifierConfig
+
+    def __init__(self, config: ClassifierConfig, processor: dict[str, Any]) -> None:
+        self.config = config
+        try:
+            self.labels: list[str] = list(processor["labels"])
+            self.reader = _reader_from_json(processor)
+            self.model: Classifier = _make_model(config, self.reader, processor)
+        except (KeyError, TypeError) as error:
+            raise RunError(f"the description of the input is damaged: {error}") from None
+        self._numbers = {label: k for k, label in enumerate(self.labels)}
+
+    @classmethod
+    def read(cls, config: ClassifierConfig) -> Corpus[Table]:
+        """The tables; where none are given for validation, a share of each class, drawn at random."""
+        data = config.data
+        train = _read(data, data.paths)
+        labels = train.column(data.target)
+        single = [label for label, n in Counter(map(str, labels)).items() if n == 1]
+        if single and data.multi_label is None:
+            logger.warning("classes with a single example, which is trained on: %s", ", ".join(single[:10]))
+        if data.valid:
+            valid = _read(data, data.valid)
+        else:
+            groups = None if data.multi_label else list(map(str, labels))
+            rest, held = hold_out(len(train), data.valid_share, config.training.seed, groups)
+            train, valid = train.select(rest), train.select(held)
+        return Corpus(train, valid, _read(data, data.test) if data.test else None)
+
+    @classmethod
+    def learn(cls, config: ClassifierConfig, train: Table) -> dict[str, Any]:
+        """Vocabulary or scaling, the classes, and how often each occurs."""
+        data = config.data
+        counts = Counter(label for labels in _labels(data, train) for label in labels)
+        if len(counts) < 2 and data.multi_label is None:
+            raise DataError(
+                f'{train.source}: every {data.target} is "{next(iter(counts), "")}": a classifier needs two'
+            )
+        labels = sorted(counts)
+        processor = {"labels": labels, "counts": [counts[label] for label in labels]}
+        if config.model.model == "feed-forward":
+            return processor | {"scaling": Scaling.fit(train, data.input).to_json()}
+        reader = _fit_reader(data, _texts(train, data.input))
+        longest = max(len(reader.encode(text)) for text in _texts(train, data.input))
+        return processor | {"tokeniser": reader.to_json(), "longest": max(min(longest, data.max_length), 1)}
+
+    def prepare(self) -> None:
+        """Put the pretrained vectors in."""
+        path = self.config.data.vectors
+        if path is not None and self.model.embedding is not None and not isinstance(self.reader, Scaling):
+            put_vectors(self.model.embedding, self.reader.texts, path)
+
+    def batches(self, train: Table) -> Buckets[SequenceBatch] | Buckets[ColumnBatch]:
+        """Examples of about equal length side by side."""
+        data, training = self.encode(train), self.config.training
+        if not isinstance(self.reader, Scaling):
+            self._report(data)
+
+        def make(rows: list[int], number: int) -> Any:
+            return self._batch([data.inputs[k] for k in rows], data.targets[rows], number)
+
+        return Buckets(_lengths(data.inputs), training.batch_tokens, make, training.seed)
+
+    def encode(self, part: Table) -> EncodedTable:
+        """Tokens or scaled columns, and the numbers of the classes; an unknown class raises `DataError`."""
+        data = self.config.data
+        targets = torch.zeros(len(part), len(self.labels))
+        for k, labels in enumerate(_labels(data, part)):
+            for label in labels:
+                if label not in self._numbers:
+                    raise DataError(
+                        f'{part.place(k)}: {data.target} is "{label}", which training never saw: it saw '
+                        f"{_some(self.labels)}; leave such rows out, or train with them"
+                    )
+                targets[k, self._numbers[label]] = 1
+        return EncodedTable(part, self._inputs(part), targets if data.multi_label else targets.argmax(1))
+
+    def size(self, part: EncodedTable) -> int:
+        """Tokens, or rows of numbers."""
+        return sum(_lengths(part.inputs))
+
+    def measure(self, part: EncodedTable) -> Metrics:
+        """Loss, accuracy, macro F1, calibration error; of several labels, exact match, micro and macro F1."""
+        total, count = 0.0, 0
+        log_probs = torch.empty(len(part.inputs), len(self.labels))
+        for rows, batch in self._batches(part.inputs, part.targets):
+            vectors = self.model.vectors(batch)
+            loss = self.model.head.loss(vectors, batch.targets)
+            log_probs[rows] = self.model.head.log_probs(vectors).cpu()
+            total, count = total + loss.total.item(), count + loss.count
+        if self.config.data.multi_label:
+            return {"loss": total / count} | multi_label_metrics(log_probs.exp(), part.targets)
+        return {"loss": total / count} | class_metrics(log_probs.exp(), part.targets)[0]
+
+    def criterion(self, metrics: Metrics) -> float:
+        """The highest accuracy, or micro F1 of several labels."""
+        return -metrics["micro_f1" if self.config.data.multi_label else "accuracy"]
+
+    def figures(self, part: EncodedTable) -> dict[str, Figure]:
+        """The confusion matrix and the calibration, for one class each."""
+        if self.config.data.multi_label:
+            return {}
+        from throughtime.train.confusion import draw_confusion
+
+        probs = self._log_probs(part.inputs).exp()
+        confusion = confusion_matrix(probs.argmax(1), part.targets, len(self.labels))
+        return {"confusion": draw_confusion(confusion, self.labels, calibrate(probs, part.targets))}
+
+    def sample(self, part: EncodedTable) -> str:
+        """The first examples and what the model takes them for."""
+        answers = self._answers(part.inputs[:SHOWN])
+        rights = _labels(self.config.data, part.table)
+        return "\n".join(
+            f"{self._told(part.table, k)}\n  {self.show(answer)} (right: {', '.join(right)})"
+            for k, (answer, right) in enumerate(zip(answers, rights, strict=False))
+        )
+
+    def open(self, paths: Paths) -> Table:
+        """Other examples."""
+        return _read(self.config.data, paths)
+
+    def inputs(self, path: Path) -> Iterable[Any]:
+        """The rows of a table, or the lines of a text."""
+        data = self.config.data
+        if path.suffix == ".txt":
+            return read_lines(path)
+        table = join_tables([read_table(path, data.input)])
+        return [
+            dict(zip(data.input, row, strict=True))
+            for row in zip(*map(table.column, data.input), strict=True)
+        ]
+
+    def answer(self, inputs: Sequence[str | dict[str, Any]]) -> list[dict[str, Any]]:
+        """The class of each text or row, with the probability of every class.
+
+        A row is an object with the columns of the training, or the JSON of one.
+        """
+        table = _table_of(inputs, self.config.data.input, isinstance(self.reader, Scaling))
+        shown = [{"input": each} for each in inputs]
+        return [a | b for a, b in zip(shown, self._answers(self._inputs(table)), strict=True)]
+
+    def show(self, answer: dict[str, Any]) -> str:
+        """The class and its probability."""
+        if self.config.data.multi_label:
+            return (
+                ", ".join(f"{name} {answer['probabilities'][name]:.3f}" for name in answer["labels"]) or "-"
+            )
+        return f"{answer['label']} {answer['probabilities'][answer['label']]:.3f}"
+
+    def input_batches(self, inputs: Sequence[str | dict[str, Any]]) -> Iterator[tuple[list[int], Any]]:
+        """Texts of about equal length, or rows of numbers, side by side."""
+        table = _table_of(inputs, self.config.data.input, isinstance(self.reader, Scaling))
+        return self._batches(self._inputs(table))
+
+    def remarks(self) -> list[str]:
+        """The classes, sizes, and what runs the recurrence."""
+        parameters = sum(p.numel() for p in self.model.parameters())
+        remarks = [f"{len(self.labels)} classes: {_some(self.labels)}; {parameters:,} parameters"]
+        layers = [m for m in self.model.modules() if isinstance(m, Recurrent)]
+        return remarks + [f"{self.config.model.cell} runs by {layer.explain()}" for layer in layers]
+
+    def _answers(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
+        answers: list[dict[str, Any]] = []
+        for row in self._log_probs(inputs).exp().tolist():
+            probabilities: dict[str, float] = dict(zip(self.labels, row, strict=True))
+            if self.config.data.multi_label:
+                answers.append({"labels": [n for n, p in probabilities.items() if p >= 0.5]})
+            else:
+                answers.append({"label": max(probabilities, key=probabilities.__getitem__)})
+            answers[-1]["probabilities"] = probabilities
+        return answers
+
+    @torch.no_grad()
+    def _log_probs(self, inputs: Sequence[Any]) -> Tensor:
+        log_probs = torch.empty(len(inputs), len(self.labels))
+        for rows, batch in self._batches(inputs):
+            log_probs[rows] = self.model.log_probs(batch).cpu()
+        return log_probs
+
+    def _batches(
+        self, inputs: Sequence[Any], targets: Tensor | None = None
+    ) -> Iterator[tuple[list[int], Any]]:
+        targets = torch.zeros(len(inputs), dtype=torch.long) if targets is None else targets
+        for rows in by_length(_lengths(inputs), TOKENS):
+            yield rows, self._batch([inputs[k] for k in rows], targets[rows], 0).to(self._device)
+
+    def _batch(self, inputs: Sequence[Any], targets: Tensor, number: int) -> Any:
+        if isinstance(self.reader, Scaling):
+            features = torch.as_tensor(np.stack(inputs))
+            return ColumnBatch(features=features, targets=targets, number=number)
+        tokens, lengths = pad(inputs)
+        return SequenceBatch(tokens=tokens, lengths=lengths, targets=targets, number=number)
+
+    def _inputs(self, table: Table) -> list[Any]:
+        data = self.config.data
+        if isinstance(self.reader, Scaling):
+            return list(self.reader.encode(read_numbers(table, data.input)))
+        return [self.reader.encode(text)[: data.max_length] for text in _texts(table, data.input)]
+
+    def _report(self, data: EncodedTable) -> None:
+        """Say how many texts are empty, and how many are read in part only."""
+        most = self.config.data.max_length
+        for what, found in (
+            ("nothing in them that is read", [k for k, ids in enumerate(data.inputs) if not len(ids)]),
+            (
+                f"{most} tokens or more, of which the first {most} are read",
+                [k for k, ids in enumerate(data.inputs) if len(ids) == most],
+            ),
+        ):
+            if found:
+                place = data.table.place(found[0])
+                logger.warning(
+                    "%d of %d texts have %s; the first is %s", len(found), len(data.inputs), what, place
+                )
+
+    def _told(self, table: Table, row: int) -> str:
+        return " ".join(str(table.column(name)[row]) for name in self.config.data.input)[:200]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def _read(data: LabelledConfig, paths: Paths) -> Table:
+    if not paths:
+        raise DataError("no data: give a table, or a folder of texts by class")
+    return join_tables([read_table(path, (*data.input, data.target)) for path in paths])
+
+
+def _labels(data: LabelledConfig, table: Table) -> list[list[str]]:
+    """The labels of each row: one, or with `multi_label` any number."""
+    rows = []
+    for k, value in enumerate(table.column(data.target)):
+        text = "" if value is None else str(value).strip()
+        if data.multi_label is not None:
+            rows.append([part.strip() for part in text.split(data.multi_label) if part.strip()])
+        elif text:
+            rows.append([text])
+        else:
+            raise DataError(
+                f"{table.place(k)}: {data.target} is empty: give each row a class, or leave it out"
+            )
+    return rows
+
+
+def _texts(table: Table, names: Sequence[str]) -> list[str]:
+    """The text of each row; of several columns, with a space between them."""
+    columns = [table.column(name) for name in names]
+    return [" ".join("" if v is None else str(v) for v in values) for values in zip(*columns, strict=True)]
+
+
+def _table_of(inputs: Sequence[str | dict[str, Any]], names: Sequence[str], numbers: bool) -> Table:
+    """Inputs that were given one by one, as a table."""
+    values: dict[str, list[Any]] = {name: [] for name in names}
+    for k, each in enumerate(inputs, start=1):
+        row: Any = each
+        if isinstance(row, str) and (numbers or len(names) > 1):
+            try:
+                row = json.loads(row)
+            except ValueError:
+                row = None
+        if isinstance(row, str):
+            row = {names[0]: row}
+        if not isinstance(row, dict) or not row.keys() >= set(names):
+            example = json.dumps(dict.fromkeys(names, 0.5 if numbers else "text"))
+            raise DataError(f"input {k}, {each!r}, has not the columns {', '.join(names)}: give {example}")
+        for name in names:
+            values[name].append(row[name])
+    return Table("the input", values, Places.counted("input ", range(1, len(inputs) + 1)))
+
+
+def _fit_reader(data: LabelledConfig, texts: Sequence[str]) -> Terms | Tokeniser:
+    if data.tokens == "word" or data.tokens == "kmer":
+        return Terms.fit(
+            texts, data.tokens, lower=data.lower, length=data.kmer, least=data.least, most=data.vocabulary
+        )
+    return fit_tokeniser(data.tokens, texts, data.vocabulary)
+
+
+def _reader_from_json(processor: dict[str, Any]) -> Terms | Tokeniser | Scaling:
+    if "scaling" in processor:
+        return Scaling.from_json(processor["scaling"])
+    if processor["tokeniser"].get("kind") == "terms":
+        return Terms.from_json(processor["tokeniser"])
+    return tokeniser_from_json(processor["tokeniser"])
+
+
+def _make_model(
+    config: ClassifierConfig, reader: Terms | Tokeniser | Scaling, processor: dict[str, Any]
+) -> Classifier:
+    model, counts = config.model, torch.tensor(processor["counts"], dtype=torch.float)
+    head: Callable[[int, int], Head] = MultiLabel
+    if config.data.multi_label is None:
+        balanced = counts.sum() / (len(counts) * counts)
+        head = partial(Categorical, class_weights=balanced if model.class_weights == "balanced" else None)
+    options = model.model_dump(exclude={"model", "class_weights", "window"})
+    if isinstance(reader, Scaling):
+        return make_classifier(model.model, len(counts), head=head, columns=len(reader.names), **options)
+    window = processor["longest"] if model.model == "big-window" else model.window
+    return make_classifier(model.model, len(counts), head=head, words=reader.size, window=window, **options)
+
+
+def _lengths(inputs: Sequence[Any]) -> list[int]:
+    """Tokens of each text; a row of numbers counts as one."""
+    return [1 if each.dtype == np.float32 else len(each) for each in inputs]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

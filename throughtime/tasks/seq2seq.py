@@ -1,0 +1,421 @@
+"""The sequence-to-sequence task: translation, answers, corrections, summaries."""
+
+from __future__ import annotations
+
+import logging
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from throughtime.config import Config
+from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
+from throughtime.data.pairs import Pairs, read_pairs
+from throughtime.data.split import hold_out
+from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, tokeniser_from_json
+from throughtime.decode.beam import beam_search
+from throughtime.decode.sequences import Hypothesis, sample_sequences
+from throughtime.errors import DataError
+from throughtime.models.seq2seq import Seq2Seq
+from throughtime.models.transformer import TransformerSeq2Seq
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell
+from throughtime.train.config import ExampleTraining
+from throughtime.train.metrics import Metrics
+from throughtime.train.translation import translation_metrics, translation_signatures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+#: Source tokens, with padding, that are encoded side by side when the model is used.
+TOKENS = 4000
+#: Validation sentences that are shown as training goes on.
+SHOWN = 3
+
+
+class PairsConfig(DataConfig):
+    """What is read, and how it becomes tokens."""
+
+    paths: Annotated[Paths, tyro.conf.Positional] = Field(
+        (), description="Two parallel text files, or tables with an input and a target column."
+    )
+    input: str | None = Field(None, description="Column of the source in a table; its number without header.")
+    target: str | None = Field(None, description="Column of the target.")
+    tokens: Literal["bpe", "char", "word"] = Field("bpe", description="What both sides are cut into.")
+    vocabulary: int | None = Field(
+        None, ge=3, description="Most tokens there may be; all, or 4096 byte pairs, where not given."
+    )
+    max_length: int = Field(
+        200, ge=1, description="Most tokens of a side in training; longer pairs are left out, and counted."
+    )
+
+
+class EncoderDecoderConfig(Config):
+    """The model: an encoder, attention, a decoder."""
+
+    kind: Literal["recurrent", "transformer"] = Field(
+        "recurrent", description="What encoder and decoder are."
+    )
+    cell: Annotated[str, AfterValidator(check_cell)] = Field(
+        "lstm", description='Recurrence: a name that "throughtime cells" lists.'
+    )
+    hidden: int = Field(256, ge=1, description="Units of each layer; features of the transformer.")
+    layers: int = Field(1, ge=1, description="Layers of the encoder and of the decoder.")
+    heads: int = Field(4, ge=1, description="Heads of the transformer's attention.")
+    embedding: int | None = Field(
+        None, ge=1, description="Features of a token; as many as hidden if not given."
+    )
+    attention: Literal["general", "dot", "additive", "none"] = Field(
+        "general", description="How the decoder looks at the source; none is the bottleneck form."
+    )
+    input_feeding: bool = Field(False, description="The decoder reads what it attended to a step before.")
+    coverage: bool = Field(False, description="Attention knows where it was; needs additive attention.")
+    bidirectional: bool = Field(True, description="The encoder reads in both directions.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout on embeddings, between layers, on output.")
+    tied: bool = Field(True, description="Tie the softmax to the embedding where their sizes are the same.")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Probability given to all tokens alike.")
+    scheduled_sampling: float = Field(
+        0.0, ge=0, le=1, description="Share of inputs that are the model's own in training."
+    )
+
+
+class SearchConfig(Config):
+    """How an output is looked for."""
+
+    beams: int = Field(5, ge=1, description="Beginnings kept at each step; 1 is greedy search.")
+    length_penalty: float = Field(1.0, ge=0, description="Exponent of the length normalisation; 0 is none.")
+    no_repeat_ngram: int = Field(0, ge=0, description="No sequence of so many tokens twice; 0 allows any.")
+    n_best: int = Field(1, ge=1, description="Outputs for each input.")
+    groups: int = Field(1, ge=1, description="Groups of beams that are kept apart by diversity.")
+    diversity: float = Field(0.0, ge=0, description="What a token costs that another group took, in nats.")
+    temperature: float | None = Field(
+        None, ge=0, description="Draw the output instead of searching it; 1 draws from the model as it is."
+    )
+    top_k: int | None = Field(None, ge=1, description="Draw among so many likeliest tokens.")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Draw among the likeliest of so much probability."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Makes what is drawn repeatable.")
+    attention: bool = Field(False, description="Give the attention of each output token to the input.")
+
+
+class Seq2SeqConfig(Config):
+    """Everything that decides a training from one sequence to another."""
+
+    task: Annotated[Literal["seq2seq"], tyro.conf.Suppress] = "seq2seq"
+    data: PairsConfig = PairsConfig()
+    model: EncoderDecoderConfig = EncoderDecoderConfig()
+    search: Annotated[SearchConfig, tyro.conf.Suppress] = SearchConfig()
+    training: ExampleTraining = ExampleTraining()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch(ExampleBatch):
+    """Sources and targets side by side; see `throughtime.models.seq2seq.PairBatch`."""
+
+    source: Tensor
+    source_lengths: Tensor
+    inputs: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+
+    @property
+    def steps(self) -> int:
+        """Tokens of both sides."""
+        return int(self.source_lengths.sum() + self.target_lengths.sum())
+
+
+class EncodedPairs(NamedTuple):
+    """Pairs as tokens, and the texts that the outputs are compared with."""
+
+    pairs: Pairs
+    sources: list[Ids]
+    targets: list[Ids]
+
+
+class Seq2SeqTask(Task[Pairs, EncodedPairs]):
+    """A model from one sequence to another, with its tokeniser."""
+
+    config_type = Seq2SeqConfig
+
+    def __init__(self, config: Seq2SeqConfig, processor: dict[str, Any]) -> None:
+        self.config = config
+        self.tokeniser = tokeniser_from_json(processor.get("tokeniser", {}))
+        self.longest = int(processor.get("longest", 0))
+        self.model: Seq2Seq | TransformerSeq2Seq = _make_model(config.model, self.tokeniser.size)
+
+    @classmethod
+    def read(cls, config: Seq2SeqConfig) -> Corpus[Pairs]:
+        """The pairs; where none are given for validation, some of those for training, drawn at random."""
+        data = config.data
+        train = read_pairs(data.paths, data.input, data.target)
+        valid = read_pairs(data.valid, data.input, data.target) if data.valid else None
+        if valid is None:
+            rest, held = hold_out(len(train), data.valid_share, config.training.seed)
+            train, valid = train.select(rest), train.select(held)
+        test = read_pairs(data.test, data.input, data.target) if data.test else None
+        return Corpus(train, valid, test)
+
+    @classmethod
+    def learn(cls, config: Seq2SeqConfig, train: Pairs) -> dict[str, Any]:
+        """The tokeniser of both sides, and the length of the longest target."""
+        texts = (f"{text}\n" for side in (train.sources, train.targets) for text in side)
+        tokeniser = fit_tokeniser(config.data.tokens, texts, config.data.vocabulary)
+        longest = max(len(tokeniser.encode(text)) for text in train.targets)
+        return {"tokeniser": tokeniser.to_json(), "longest": min(longest, config.data.max_length)}
+
+    def batches(self, train: Pairs) -> Buckets[PairBatch]:
+        """Pairs of about equal length side by side, without those that are too long."""
+        data, most = self.encode(train), self.config.data.max_length
+        kept = [
+            k
+            for k, pair in enumerate(zip(data.sources, data.targets, strict=True))
+            if max(map(len, pair)) <= most
+        ]
+        if len(kept) < len(train):
+            first = next(k for k, row in enumerate([*kept, -1]) if k != row)
+            logger.warning(
+                "%d of %d pairs have a side of more than %d tokens and are not trained on, the first is %s",
+                len(train) - len(kept),
+                len(train),
+                most,
+                train.places[first],
+            )
+        if not kept:
+            raise DataError(f"no pair has at most {most} tokens on each side: give a larger --max-length")
+        sources, targets = [data.sources[k] for k in kept], [data.targets[k] for k in kept]
+        lengths = [len(s) + len(t) + 2 for s, t in zip(sources, targets, strict=True)]
+        training = self.config.training
+        return Buckets(
+            lengths,
+            training.batch_tokens,
+            lambda rows, number: _batch([sources[k] for k in rows], [targets[k] for k in rows], number),
+            training.seed,
+        )
+
+    def encode(self, part: Pairs) -> EncodedPairs:
+        """Both sides as tokens."""
+        sources, targets = (list(map(self.tokeniser.encode, side)) for side in (part.sources, part.targets))
+        return EncodedPairs(part, sources, targets)
+
+    def size(self, part: EncodedPairs) -> int:
+        """Tokens of both sides."""
+        return sum(map(len, part.sources)) + sum(map(len, part.targets))
+
+    def measure(self, part: EncodedPairs) -> Metrics:
+        """Loss (nats per token), perplexity, BLEU, chrF, and the share of outputs that are exactly right."""
+        outputs = [self._text(best[0].tokens) for best in self._search(part.sources, self.config.search)]
+        return self._loss(part) | translation_metrics(outputs, part.pairs.targets)
+
+    def validate(self, part: EncodedPairs) -> Metrics:
+        """The same by greedy search."""
+        outputs = [self._text(best[0].tokens) for best in self._search(part.sources, SearchConfig(beams=1))]
+        return self._loss(part) | translation_metrics(outputs, part.pairs.targets)
+
+    def criterion(self, metrics: Metrics) -> float:
+        """The highest chrF, which words, digits and spellings alike are measured by."""
+        return -metrics["chrf"]
+
+    def signatures(self) -> dict[str, str]:
+        """How BLEU and chrF were computed."""
+        return translation_signatures()
+
+    def sample(self, part: EncodedPairs) -> str:
+        """The first sources and what the model makes of them."""
+        found = self._search(part.sources[:SHOWN], SearchConfig(beams=1))
+        shown = zip(part.pairs.sources, part.pairs.targets, found, strict=False)
+        return "\n".join(f"{s}\n  {self._text(best[0].tokens)}\n  (right: {t})" for s, t, best in shown)
+
+    def open(self, paths: Paths) -> Pairs:
+        """Other pairs."""
+        return read_pairs(paths, self.config.data.input, self.config.data.target)
+
+    def answer(self, inputs: Sequence[str]) -> list[dict[str, Any]]:
+        """The output for each input; with its attention, or several outputs, where the search says so."""
+        search = self.config.search
+        sources = list(map(self.tokeniser.encode, inputs))
+        answers = []
+        for text, source, found in zip(inputs, sources, self._search(sources, search), strict=True):
+            answer: dict[str, Any] = {"input": text, "output": self._text(found[0].tokens)}
+            answer["log_prob"] = found[0].log_prob
+            if search.n_best > 1:
+                answer["n_best"] = [{"output": self._text(h.tokens), "log_prob": h.log_prob} for h in found]
+            if search.attention:
+                answer["attention"] = self.attention(source, found[0].tokens)
+            answers.append(answer)
+        return answers
+
+    def input_batches(self, inputs: Sequence[str]) -> Iterator[tuple[list[int], PairBatch]]:
+        """Inputs of about equal length side by side, without outputs."""
+        sources = list(map(self.tokeniser.encode, inputs))
+        for rows in by_length([len(source) + 1 for source in sources], TOKENS):
+            chosen = [sources[k] for k in rows]
+            yield rows, _batch(chosen, [np.empty(0, np.int64)] * len(rows), 0).to(self._device)
+
+    def show(self, answer: dict[str, Any]) -> str:
+        """The output; several of them one below the other, with their log-probabilities."""
+        if "n_best" not in answer:
+            return str(answer["output"])
+        return "\n".join(f"{each['log_prob']:8.3f}  {each['output']}" for each in answer["n_best"])
+
+    def draw(self, answer: dict[str, Any]) -> Figure:
+        """The attention matrix."""
+        from throughtime.train.alignment import draw_alignment
+
+        source = self.tokeniser.encode(answer["input"])
+        target = self.tokeniser.encode(answer["output"]).tolist()
+        return draw_alignment(**self.attention(source, target))
+
+    def remarks(self) -> list[str]:
+        """Sizes of the vocabulary and the model, and what runs the recurrences."""
+        parameters = sum(p.numel() for p in self.model.parameters())
+        remarks = [f"{self.tokeniser.size} tokens, {parameters:,} parameters"]
+        if isinstance(self.model, Seq2Seq):
+            remarks.append(f"{self.config.model.cell} runs by {self.model.decoder.explain()}")
+        return remarks
+
+    def read_loss(self, loss: float) -> str:
+        """Perplexity."""
+        return f"perplexity {math.exp(min(loss, 700.0)):.1f}"
+
+    @torch.no_grad()
+    def attention(self, source: Ids, target: Sequence[int]) -> dict[str, Any]:
+        """How much each token of an output (rows) looked at each of the input (columns)."""
+        batch = _batch([source], [np.asarray(target, dtype=np.int64)], 0).to(self._device)
+        weights = self.model.attention_weights(batch)[0]
+        columns, rows = (self._pieces(ids) for ids in (source.tolist(), target))
+        return {"input_tokens": columns, "output_tokens": rows, "weights": weights.tolist()}
+
+    def _pieces(self, ids: Iterable[int]) -> list[str]:
+        return [*(self.tokeniser.decode([i]).strip() for i in ids), "<end>"]
+
+    def _loss(self, part: EncodedPairs) -> Metrics:
+        total, count = 0.0, 0
+        lengths = [len(s) + len(t) + 2 for s, t in zip(part.sources, part.targets, strict=True)]
+        for rows in by_length(lengths, TOKENS):
+            batch = _batch([part.sources[k] for k in rows], [part.targets[k] for k in rows], 0)
+            loss = self.model.loss(batch.to(self._device))
+            total, count = total + loss.total.item(), count + loss.count
+        return {"loss": total / count, "perplexity": math.exp(min(total / count, 700.0))}
+
+    @torch.no_grad()
+    def _search(self, sources: Sequence[Ids], search: SearchConfig) -> list[list[Hypothesis]]:
+        """The outputs for each source, the best first."""
+        found: list[list[Hypothesis]] = [[] for _ in sources]
+        for rows in by_length([len(source) + 1 for source in sources], TOKENS):
+            tokens, lengths = _sources([sources[k] for k in rows])
+            state = self.model.begin(tokens.to(self._device), lengths.to(self._device))
+            most = (2 * lengths + 10).clamp(min=self.longest)
+            begin = torch.full((len(rows),), BOUNDARY)
+            if search.temperature is None:
+                best = self._best(begin, state, most, search)
+            else:
+                best = self._draw(begin, state, most, [sources[k] for k in rows], search.temperature, search)
+            for k, hypotheses in zip(rows, best, strict=True):
+                found[k] = hypotheses
+        return found
+
+    def _best(self, begin: Tensor, state: Any, most: Tensor, search: SearchConfig) -> list[list[Hypothesis]]:
+        """The likeliest outputs."""
+        return beam_search(
+            self._step,
+            self.model.select,
+            begin,
+            state,
+            end=BOUNDARY,
+            beams=max(search.beams, search.n_best),
+            max_length=most,
+            length_penalty=search.length_penalty,
+            no_repeat_ngram=search.no_repeat_ngram,
+            n_best=search.n_best,
+            groups=search.groups,
+            diversity=search.diversity,
+            banned=[UNKNOWN],
+        )
+
+    def _draw(
+        self,
+        begin: Tensor,
+        state: Any,
+        most: Tensor,
+        sources: Sequence[Ids],
+        temperature: float,
+        search: SearchConfig,
+    ) -> list[list[Hypothesis]]:
+        """Outputs that are drawn; what is drawn for an input depends on it and the seed alone."""
+        count = search.n_best
+        rows = torch.arange(len(sources)).repeat_interleave(count)
+        seeds = [zlib.crc32(source.tobytes(), search.seed + n) for source in sources for n in range(count)]
+        drawn = sample_sequences(
+            self._step,
+            self.model.select,
+            begin[rows],
+            self.model.select(state, rows),
+            end=BOUNDARY,
+            max_length=most[rows],
+            temperature=temperature,
+            top_k=search.top_k,
+            top_p=search.top_p,
+            banned=[UNKNOWN],
+            seeds=seeds,
+        )
+        return [drawn[k : k + count] for k in range(0, len(drawn), count)]
+
+    def _step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """A step of the model, wherever it is, for a search on the processor."""
+        log_probs, state = self.model.step(tokens.to(self._device), state)
+        return log_probs.cpu(), state
+
+    def _text(self, ids: Iterable[int]) -> str:
+        return self.tokeniser.decode(ids).strip()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def _make_model(config: EncoderDecoderConfig, classes: int) -> Seq2Seq | TransformerSeq2Seq:
+    if config.kind == "transformer":
+        return TransformerSeq2Seq(
+            classes,
+            classes,
+            BOUNDARY,
+            features=config.hidden,
+            layers=config.layers,
+            heads=config.heads,
+            dropout=config.dropout,
+            shared=True,
+            tied=config.tied,
+            label_smoothing=config.label_smoothing,
+        )
+    options = config.model_dump(exclude={"kind", "heads", "tied", "embedding"})
+    size = config.hidden if config.embedding is None else config.embedding
+    tied = config.tied and size == config.hidden
+    return Seq2Seq(classes, classes, BOUNDARY, shared=True, tied=tied, embedding=size, **options)
+
+
+def _batch(sources: Sequence[Ids], targets: Sequence[Ids], number: int) -> PairBatch:
+    source, source_lengths = _sources(sources)
+    inputs, target_lengths = pad([np.append(BOUNDARY, ids) for ids in targets])
+    after, _ = pad([np.append(ids, BOUNDARY) for ids in targets], -100)
+    return PairBatch(
+        number=number,
+        source=source,
+        source_lengths=source_lengths,
+        inputs=inputs,
+        targets=after,
+        target_lengths=target_lengths,
+    )
+
+
+def _sources(sources: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+    """Each source with a boundary at its end, so that an empty one has a token too."""
+    return pad([np.append(ids, BOUNDARY) for ids in sources])

@@ -1,0 +1,417 @@
+"""The tagging task: a tag for each word, as parts of speech, names, slots."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import tyro
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from throughtime.config import Config
+from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
+from throughtime.data.columns import digest
+from throughtime.data.conll import Sentence, read_aligned, read_conll, write_conll
+from throughtime.data.spans import legal_transitions, repair, scheme, span_f1, spans
+from throughtime.data.spellings import Vocabulary, spell
+from throughtime.data.split import hold_out
+from throughtime.data.tables import read_lines
+from throughtime.data.terms import split_text
+from throughtime.data.tokens import Characters, tokeniser_from_json
+from throughtime.errors import DataError, RunError
+from throughtime.heads.crf import CRF
+from throughtime.heads.per_step import PerStep
+from throughtime.models.tagger import Tagger
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell
+from throughtime.tasks.vectors import put_vectors
+from throughtime.train.config import ExampleTraining
+from throughtime.train.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+#: Words, with padding, that are read side by side when the model is used.
+TOKENS = 8000
+#: Validation sentences that are shown as training goes on.
+SHOWN = 3
+
+
+class TaggedConfig(DataConfig):
+    """What is read, and how it becomes numbers."""
+
+    paths: Annotated[Paths, tyro.conf.Positional] = Field(
+        (), description="Files of a word a line with its columns: CoNLL, or CoNLL-U (.conllu)."
+    )
+    parallel: bool = Field(False, description="The two files are words and tags, a sentence a line.")
+    words: str | None = Field(None, description="Column of the words: a number from 1, or a CoNLL-U name.")
+    tags: str | None = Field(None, description="Column of the tags; the last, or UPOS, if not given.")
+    scheme: Literal["bio", "bioes"] | None = Field(
+        None, description="Write tags of spans in this scheme for the model; as the data do if not given."
+    )
+    lower: bool = Field(True, description="Look words up in lower case; their spelling keeps its case.")
+    vectors: Path | None = Field(
+        None, description="Pretrained word vectors (GloVe, word2vec, fastText text)."
+    )
+
+
+class TaggerModelConfig(Config):
+    """The model: words and spellings, a bidirectional recurrence, a head."""
+
+    head: Literal["crf", "softmax"] = Field("crf", description="Tags that fit each other, or each by itself.")
+    cell: Annotated[str, AfterValidator(check_cell)] = Field(
+        "lstm", description='Recurrence: a name that "throughtime cells" lists.'
+    )
+    hidden: int = Field(
+        256, ge=2, multiple_of=2, description="Units of each layer, both directions together."
+    )
+    layers: int = Field(1, ge=1, description="Layers on each other.")
+    embedding: int = Field(100, ge=1, description="Features of a word; those of pretrained vectors if given.")
+    character_encoder: Literal["recurrent", "none"] = Field("recurrent", description="What reads spellings.")
+    character_embedding: int = Field(25, ge=1, description="Features of a character.")
+    character_hidden: int = Field(25, ge=1, description="Units of each direction that reads a spelling.")
+    dropout: float = Field(0.5, ge=0, lt=1, description="Dropout on words, between layers, on the output.")
+    word_dropout: float = Field(0.5, ge=0, lt=1, description="Share of words seen once read as unknown.")
+    variational: bool = Field(False, description="Drop the same features at all words of a sentence.")
+    recurrent_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout on what recurrent matrices multiply."
+    )
+    weight_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on entries of recurrent matrices.")
+    zoneout: float = Field(0.0, ge=0, lt=1, description="Probability that a unit keeps its state at a step.")
+
+
+class ReadingConfig(Config):
+    """How input is read when the model is used."""
+
+    raw: bool = Field(False, description="Cut lines of text into words and signs; else spaces part words.")
+
+
+class TaggerTraining(ExampleTraining):
+    """How a tagger is trained."""
+
+    learning_rate: float = Field(4e-3, gt=0, description="Highest learning rate.")
+    batch_tokens: int = Field(
+        500, ge=1, description="Most words in a batch, padding among them; one sentence may have more."
+    )
+
+
+class TaggerConfig(Config):
+    """Everything that decides a training of a tagger."""
+
+    task: Annotated[Literal["tagger"], tyro.conf.Suppress] = "tagger"
+    data: TaggedConfig = TaggedConfig()
+    model: TaggerModelConfig = TaggerModelConfig()
+    search: Annotated[ReadingConfig, tyro.conf.Suppress] = ReadingConfig()
+    training: TaggerTraining = TaggerTraining()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceBatch(ExampleBatch):
+    """Sentences as numbers; see `throughtime.models.tagger`."""
+
+    words: Tensor
+    lengths: Tensor
+    spellings: Tensor
+    spelling_lengths: Tensor
+    spelling_of: Tensor
+    targets: Tensor
+
+    @property
+    def steps(self) -> int:
+        """Words."""
+        return int(self.lengths.sum())
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Tagged sentences."""
+
+    sentences: list[Sentence]
+
+    @property
+    def digest(self) -> str:
+        """The same for the same words and tags only."""
+        both = {"words": [s.words for s in self.sentences], "tags": [s.tags for s in self.sentences]}
+        return digest(both)
+
+
+class EncodedSentences(NamedTuple):
+    """Sentences and the numbers of their tags; -100 for a tag that training never saw."""
+
+    sentences: list[Sentence]
+    targets: list[list[int]]
+
+
+class TaggerTask(Task[Sentences, EncodedSentences]):
+    """A tagger with its words, characters and tags."""
+
+    config_type = TaggerConfig
+
+    def __init__(self, config: TaggerConfig, processor: dict[str, Any]) -> None:
+        self.config = config
+        try:
+            self.tags: list[str] = list(processor["tags"])
+            self.scheme: Literal["bio", "bioes"] | None = processor["scheme"]
+            self.vocabulary = Vocabulary.from_json(processor["words"])
+            characters = tokeniser_from_json(processor["characters"])
+        except (KeyError, TypeError) as error:
+            raise RunError(f"the description of the input is damaged: {error}") from None
+        assert isinstance(characters, Characters)
+        self.characters = characters
+        self._tag_numbers = {tag: k for k, tag in enumerate(self.tags)}
+        model = config.model
+        options = model.model_dump(exclude={"head"})
+        legal = torch.tensor(legal_transitions(self.tags))
+        head = partial(CRF, legal=legal) if model.head == "crf" else PerStep
+        self.model: Tagger = Tagger(
+            self.vocabulary.size,
+            characters.size,
+            len(self.tags),
+            head=head,
+            rare=self.vocabulary.singletons,
+            **options,
+        )
+
+    @classmethod
+    def read(cls, config: TaggerConfig) -> Corpus[Sentences]:
+        """The sentences; where none are given for validation, some of them, drawn at random."""
+        data = config.data
+        train = _read(data, data.paths)
+        valid = _read(data, data.valid) if data.valid else None
+        if valid is None:
+            parts = hold_out(len(train), data.valid_share, config.training.seed)
+            train, valid = ([train[k] for k in part] for part in parts)
+        test = Sentences(_read(data, data.test)) if data.test else None
+        return Corpus(Sentences(train), Sentences(valid), test)
+
+    @classmethod
+    def learn(cls, config: TaggerConfig, train: Sentences) -> dict[str, Any]:
+        """Words, characters, tags, and the scheme of the tags."""
+        found = scheme(tag for s in train.sentences for tag in s.tags)
+        tags = sorted({tag for s in train.sentences for tag in _repaired(s, found, config.data.scheme)[0]})
+        words = Vocabulary.fit((s.words for s in train.sentences), config.data.lower)
+        characters = Characters.fit("".join(s.words) for s in train.sentences)
+        return {
+            "tags": tags,
+            "scheme": found,
+            "words": words.to_json(),
+            "characters": characters.to_json(),
+        }
+
+    def prepare(self) -> None:
+        """Put the pretrained vectors in."""
+        if (path := self.config.data.vectors) is not None:
+            put_vectors(self.model.embedding, self.vocabulary.words, path)
+
+    def batches(self, train: Sentences) -> Buckets[SentenceBatch]:
+        """Sentences of about equal length side by side."""
+        data, training = self.encode(train), self.config.training
+
+        def make(rows: list[int], number: int) -> SentenceBatch:
+            return self._batch(
+                [data.sentences[k].words for k in rows], [data.targets[k] for k in rows], number
+            )
+
+        return Buckets(_lengths(data.sentences), training.batch_tokens, make, training.seed)
+
+    def encode(self, part: Sentences) -> EncodedSentences:
+        """The numbers of the tags. Illegal ones are repaired as the field does, and counted."""
+        targets, changed, unseen = [], 0, 0
+        for sentence in part.sentences:
+            tags, count = _repaired(sentence, self.scheme, self.config.data.scheme)
+            changed += count
+            targets.append([self._tag_numbers.get(tag, -100) for tag in tags])
+            unseen += targets[-1].count(-100)
+        if changed:
+            logger.warning("%d tags did not follow the %s scheme and were repaired", changed, self.scheme)
+        if unseen:
+            logger.warning(
+                "%d words have tags that training never saw: they count as wrong and are not in the loss",
+                unseen,
+            )
+        return EncodedSentences(part.sentences, targets)
+
+    def size(self, part: EncodedSentences) -> int:
+        """Words."""
+        return sum(_lengths(part.sentences))
+
+    def measure(self, part: EncodedSentences) -> Metrics:
+        """Loss and accuracy by word; of spans also precision, recall and F1, exact in words and kind."""
+        total, count = 0.0, 0
+        predicted: list[list[str]] = [[] for _ in part.sentences]
+        for rows in by_length(_lengths(part.sentences), TOKENS):
+            words, targets = [part.sentences[k].words for k in rows], [part.targets[k] for k in rows]
+            batch = self._batch(words, targets, 0).to(self._device)
+            loss = self._loss(batch)
+            total, count = total + loss[0], count + loss[1]
+            for k, tags in zip(rows, self._decode(batch), strict=True):
+                predicted[k] = tags
+        right = [tag for sentence in part.sentences for tag in sentence.tags]
+        found = [tag for tags in predicted for tag in tags]
+        accuracy = sum(a == b for a, b in zip(right, found, strict=True)) / len(right)
+        metrics = {"loss": total / max(count, 1), "accuracy": accuracy}
+        if self.scheme is not None:
+            quality = span_f1([s.tags for s in part.sentences], predicted)
+            metrics |= {"precision": quality["precision"], "recall": quality["recall"], "f1": quality["f1"]}
+        return metrics
+
+    def criterion(self, metrics: Metrics) -> float:
+        """The highest F1 of spans, or accuracy where there are none."""
+        return -metrics.get("f1", metrics["accuracy"])
+
+    def sample(self, part: EncodedSentences) -> str:
+        """The first sentences with their tags; what is wrong has the right tag behind it."""
+        shown = part.sentences[:SHOWN]
+        lines = []
+        for sentence, answer in zip(shown, self.answer([s.words for s in shown]), strict=True):
+            rows = zip(sentence.words, answer["tags"], sentence.tags, strict=True)
+            lines.append(" ".join(f"{w}/{t}" + (f"({r}!)" if t != r else "") for w, t, r in rows))
+        return "\n".join(lines)
+
+    def open(self, paths: Paths) -> Sentences:
+        """Other sentences."""
+        return Sentences(_read(self.config.data, paths))
+
+    def inputs(self, path: Path) -> Iterable[Any]:
+        """The lines of a text (.txt), or the sentences of a file of columns."""
+        if path.name.endswith((".txt", ".txt.gz")):
+            return read_lines(path)
+        return read_conll(path, words=_column(self.config.data.words), tags=_column(self.config.data.tags))
+
+    def answer(self, inputs: Sequence[str | Sequence[str] | Sentence]) -> list[dict[str, Any]]:
+        """The tag of each word with its probability, and the spans where the tags are of spans.
+
+        A text is cut at its spaces, or with `raw` into words and signs. A `Sentence` also comes back as
+        the lines that it was read from, with the tags put in.
+        """
+        answers: list[dict[str, Any]] = [{} for _ in inputs]
+        for rows, batch in self.input_batches(inputs):
+            found = zip(rows, self._decode(batch), self._probabilities(batch), strict=True)
+            for k, tags, probabilities in found:
+                answers[k] = self._answer(inputs[k], self._words(inputs[k]), tags, probabilities)
+        return answers
+
+    def show(self, answer: dict[str, Any]) -> str:
+        """The words with their tags, in columns where the input had columns."""
+        if "conll" in answer:
+            return str(answer["conll"])
+        return " ".join(f"{word}/{tag}" for word, tag in zip(answer["words"], answer["tags"], strict=True))
+
+    def input_batches(
+        self, inputs: Sequence[str | Sequence[str] | Sentence]
+    ) -> Iterator[tuple[list[int], SentenceBatch]]:
+        """Sentences of about equal length side by side."""
+        sentences = [self._words(each) for each in inputs]
+        for rows in by_length(list(map(len, sentences)), TOKENS):
+            yield rows, self._batch([sentences[k] for k in rows], [[] for _ in rows], 0).to(self._device)
+
+    def remarks(self) -> list[str]:
+        """Sizes, and what runs the recurrence."""
+        parameters = sum(p.numel() for p in self.model.parameters())
+        kind = "no spans" if self.scheme is None else f"spans ({self.scheme})"
+        return [
+            f"{len(self.tags)} tags, {kind}; {len(self.vocabulary.words)} words; {parameters:,} parameters",
+            f"{self.config.model.cell} runs by {self.model.recurrence.explain()}",
+        ]
+
+    def _answer(
+        self, given: Any, words: Sequence[str], tags: list[str], probabilities: list[float]
+    ) -> dict[str, Any]:
+        answer: dict[str, Any] = {"words": list(words), "tags": tags, "probabilities": probabilities}
+        if self.scheme is not None:
+            answer["spans"] = [
+                {"kind": s.kind, "start": s.start, "stop": s.stop, "text": " ".join(words[s.start : s.stop])}
+                for s in spans(tags)
+            ]
+        if isinstance(given, Sentence):
+            text = io.StringIO()
+            write_conll(text, given, tags)
+            answer["conll"] = text.getvalue().removesuffix("\n")
+        return answer
+
+    def _words(self, given: str | Sequence[str] | Sentence) -> Sequence[str]:
+        if isinstance(given, Sentence):
+            return given.words
+        if isinstance(given, str):
+            return split_text(given, "word") if self.config.search.raw else given.split()
+        return given
+
+    def _batch(
+        self, sentences: Sequence[Sequence[str]], targets: Sequence[Sequence[int]], number: int
+    ) -> SentenceBatch:
+        words, lengths = pad([self.vocabulary.encode(sentence) for sentence in sentences])
+        spelling = map(torch.from_numpy, spell(sentences, self.characters))
+        spellings, spelling_lengths, spelling_of = spelling
+        return SentenceBatch(
+            number=number,
+            words=words,
+            lengths=lengths,
+            spellings=spellings,
+            spelling_lengths=spelling_lengths,
+            spelling_of=spelling_of,
+            targets=pad(targets, -100)[0],
+        )
+
+    def _loss(self, batch: SentenceBatch) -> tuple[float, int]:
+        """The loss of the sentences whose tags are all known, and how many words they have."""
+        padding = torch.arange(batch.targets.shape[1], device=batch.targets.device) >= batch.lengths[:, None]
+        known = ((batch.targets != -100) | padding).all(1)
+        if not known.any():
+            return 0.0, 0
+        rows = {"words", "lengths", "spelling_of", "targets"}
+        loss = self.model.loss(replace(batch, **{name: getattr(batch, name)[known] for name in rows}))
+        return loss.total.item(), loss.count
+
+    @torch.no_grad()
+    def _decode(self, batch: SentenceBatch) -> list[list[str]]:
+        """The tags of each sentence, in the scheme of the data, and legal in it."""
+        found = []
+        for row, length in zip(self.model.decode(batch).tolist(), batch.lengths.tolist(), strict=True):
+            tags = [self.tags[k] for k in row[:length]]
+            found.append(tags if self.scheme is None else repair(tags, self.scheme)[0])
+        return found
+
+    @torch.no_grad()
+    def _probabilities(self, batch: SentenceBatch) -> list[list[float]]:
+        """The probability of the tag that each word was given."""
+        tags = self.model.decode(batch).clamp(min=0)
+        marginals = self.model.marginals(batch).gather(-1, tags[..., None])[..., 0]
+        return [row[:n] for row, n in zip(marginals.tolist(), batch.lengths.tolist(), strict=True)]
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.embedding.weight.device
+
+
+def _read(data: TaggedConfig, paths: Paths) -> list[Sentence]:
+    if data.parallel:
+        if len(paths) != 2:
+            raise DataError(f"--parallel reads two files, one of words and one of tags, got {len(paths)}")
+        return read_aligned(*paths)
+    if not paths:
+        raise DataError("no data: give files of a word a line with its columns")
+    found = [read_conll(path, words=_column(data.words), tags=_column(data.tags)) for path in paths]
+    return [sentence for sentences in found for sentence in sentences]
+
+
+def _column(name: str | None) -> int | str | None:
+    return int(name) if name is not None and name.isdecimal() else name
+
+
+def _repaired(
+    sentence: Sentence, found: Literal["bio", "bioes"] | None, to: Literal["bio", "bioes"] | None
+) -> tuple[list[str], int]:
+    """The tags of a sentence as the model is to read them, and how many were against their own scheme."""
+    if found is None:
+        return list(sentence.tags), 0
+    tags, changed = repair(sentence.tags, found)
+    return (tags if to in (None, found) else repair(tags, to)[0]), changed
+
+
+def _lengths(sentences: Sequence[Sentence]) -> list[int]:
+    return [len(sentence.words) for sentence in sentences]

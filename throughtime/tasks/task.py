@@ -1,0 +1,374 @@
+"""What all tasks share: training into a run, going on with it, measuring and using it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeVar,
+)
+
+import torch
+import tyro
+from pydantic import Field
+from rich.console import Console
+from torch import Tensor, nn
+
+from throughtime.cells.library import find_cell
+from throughtime.config import Config
+from throughtime.errors import CellError, ConfigError, RunError
+from throughtime.nn.recurrent import Recurrent
+from throughtime.nn.state import State
+from throughtime.train.checkpoint import Checkpoint, load_weights, read_tensors
+from throughtime.train.config import TrainingConfig
+from throughtime.train.curves import save_figure
+from throughtime.train.feed import Batches
+from throughtime.train.metrics import Metrics, evaluating
+from throughtime.train.run import Run, Trained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Paths = tuple[Path, ...]
+
+#: What a run may have otherwise when it goes on: where the data are, and how long and fast to train.
+MAY_CHANGE = {"paths", "valid", "test", *TrainingConfig.model_fields} - {"optimizer", "seed"}
+
+
+class DataConfig(Config):
+    """What is read."""
+
+    paths: Annotated[Paths, tyro.conf.Positional] = Field((), description="Files to train on.")
+    valid: Paths = Field((), description="Files for validation; else a part of the training data.")
+    test: Paths = Field((), description="Files that the finished model is measured on.")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="Part of the data kept for validation.")
+
+    def absolute(self) -> Self:
+        """The same with absolute paths, which hold from any folder."""
+        names = ("paths", "valid", "test")
+        return self.model_copy(update={n: tuple(map(_absolute, getattr(self, n))) for n in names})
+
+
+class Part(Protocol):
+    """A part of the data."""
+
+    @property
+    def digest(self) -> str:
+        """The same for the same content only, wherever it lies."""
+
+
+P = TypeVar("P", bound=Part)
+E = TypeVar("E")
+
+
+class Corpus(NamedTuple, Generic[P]):
+    """Everything that a training reads."""
+
+    train: P
+    valid: P
+    test: P | None
+
+
+class _Data(NamedTuple, Generic[E]):
+    """The same as a model reads it."""
+
+    batches: Batches
+    valid: E
+    test: E | None
+
+
+class Task(ABC, Generic[P, E]):
+    """A model with what turns raw input into numbers and answers into text: what a run holds.
+
+    P is a part of the data as it is read, E the same as numbers.
+
+    `config` decides everything; `processor` is what was learned from the training data beside the weights,
+    such as the vocabulary, as JSON.
+    """
+
+    config_type: ClassVar[type[Config]]
+    config: Any
+    model: nn.Module
+
+    @abstractmethod
+    def __init__(self, config: Any, processor: dict[str, Any]) -> None:
+        """The task with untrained weights. Raises `RunError` where `processor` is damaged."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, config: Any) -> Corpus[P]:
+        """The data that the configuration names; raises `DataError` for what is wrong with them."""
+
+    @classmethod
+    @abstractmethod
+    def learn(cls, config: Any, train: P) -> dict[str, Any]:
+        """The processor, from the training data."""
+
+    @abstractmethod
+    def batches(self, train: P) -> Batches:
+        """The training data as the model reads them."""
+
+    @abstractmethod
+    def encode(self, part: P) -> E:
+        """Data to measure the model on; raises `DataError` where the model cannot be measured on them."""
+
+    @abstractmethod
+    def measure(self, part: E) -> Metrics:
+        """The metrics of the model as it is, `loss` among them. Called in evaluation mode."""
+
+    @abstractmethod
+    def size(self, part: E) -> int:
+        """How many time steps `measure` reads."""
+
+    @abstractmethod
+    def sample(self, part: E) -> str:
+        """Something the model makes of the validation data, for people to read, in evaluation mode."""
+
+    @abstractmethod
+    def open(self, paths: Paths) -> P:
+        """Other data than those of the training, read in the same way."""
+
+    @abstractmethod
+    def answer(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:
+        """The prediction for each input, as JSON. It does not depend on the other inputs."""
+
+    @abstractmethod
+    def input_batches(self, inputs: Sequence[Any]) -> Iterator[tuple[list[int], Any]]:
+        """Inputs for `answer` in batches for the model, each with the places of its rows among them."""
+
+    @abstractmethod
+    def show(self, answer: dict[str, Any]) -> str:
+        """A prediction as a line for people to read."""
+
+    def draw(self, answer: dict[str, Any]) -> Figure:
+        """The picture of a prediction; raises `ConfigError` where a task has none."""
+        raise ConfigError(f"{self.config.task} draws no picture of a prediction")
+
+    def figures(self, part: E) -> dict[str, Figure]:
+        """Pictures, by name, of how the model does on a part of the data. Called in evaluation mode."""
+        return {}
+
+    def inputs(self, path: Path) -> Iterable[Any]:
+        """The inputs for `answer` in a file: its lines, if a task knows nothing better."""
+        from throughtime.data.pairs import read_lines
+
+        return read_lines(path)
+
+    def prepare(self) -> None:
+        """What is done once to the untrained model of a new run."""
+
+    def validate(self, part: E) -> Metrics:
+        """The metrics that training looks at on its way."""
+        return self.measure(part)
+
+    def signatures(self) -> dict[str, str]:
+        """How metrics were computed, where the field asks for it."""
+        return {}
+
+    def criterion(self, metrics: Metrics) -> float:
+        """What the best weights are chosen by: the lower the better."""
+        return metrics["loss"]
+
+    def remarks(self) -> list[str]:
+        """What a person who trains the model may want to know before it begins."""
+        return []
+
+    def read_loss(self, loss: float) -> str:
+        """A loss as people of the field read it, for the progress bar."""
+        return f"{loss:.3f} nats"
+
+    @classmethod
+    def load(cls, run: Run) -> Self:
+        """The task of a run with its best weights."""
+        task = cls(cls.read_config(run), run.read_processor())
+        load_weights(task.model, read_tensors(run.model)[0])
+        task.model.eval()
+        return task
+
+    @classmethod
+    def read_config(cls, run: Run) -> Any:
+        """The configuration of a run; raises `RunError` where it is damaged."""
+        try:
+            return cls.config_type.from_toml(run.config)
+        except ConfigError as error:
+            raise RunError(f"the run {run.folder} is damaged: {error}") from None
+
+    @classmethod
+    def train(cls, config: Any, folder: Path, console: Console | None = None) -> Trained:
+        """Train a new run into `folder`, which must be new or empty."""
+        Run.check_new(folder)
+        config = config.model_copy(update={"data": config.data.absolute()})
+        corpus = cls.read(config)
+        processor = cls.learn(config, corpus.train) | _digests(corpus)
+        torch.manual_seed(config.training.seed)
+        task = cls._sized(config, processor)
+        data = task._read_all(corpus)
+        task.prepare()
+        run = Run.create(folder, config.to_toml(), processor)
+        return task._fit(run, data, resume=False, console=console)
+
+    @classmethod
+    def resume(cls, run: Run, config: Any, console: Console | None = None) -> Trained:
+        """Go on with a run from its last checkpoint, exactly as if it had never stopped.
+
+        `config` may differ from the run's own in how long and how fast to train, and in where the data
+        are. Raises `ConfigError` where it differs in more, `RunError` where the data are not what they were.
+        """
+        _check_resumable(cls.read_config(run), config)
+        Checkpoint.load(run.last)
+        config = config.model_copy(update={"data": config.data.absolute()})
+        corpus, processor = cls.read(config), run.read_processor()
+        if any(processor.get(name) != digest for name, digest in _digests(corpus).items()):
+            raise RunError(
+                f"the data are not those that {run.folder} began with: to go on needs the same for "
+                "training and validation; start a new run without --resume"
+            )
+        task = cls._sized(config, processor)
+        data = task._read_all(corpus)
+        run.update_config(config.to_toml())
+        return task._fit(run, data, resume=True, console=console)
+
+    def evaluate(self, paths: Paths) -> Metrics:
+        """The metrics of data that the model did not train on."""
+        with evaluating(self.model):
+            return self.measure(self.encode(self.open(paths)))
+
+    def save_figures(self, paths: Paths, folder: Path) -> list[Path]:
+        """Draw how the model does on other data into a folder; returns what was drawn."""
+        with evaluating(self.model):
+            figures = self.figures(self.encode(self.open(paths)))
+        drawn = {folder / f"{name}.png": figure for name, figure in figures.items()}
+        for path, figure in drawn.items():
+            save_figure(figure, path)
+        return list(drawn)
+
+    @torch.no_grad()
+    def embed(self, inputs: Sequence[Any], kind: Literal["pooled", "state"] = "pooled") -> Tensor:
+        """A vector for each input [N, F].
+
+        "pooled" is the model's own: what a classifier's head reads, else the mean over the steps of the last
+        layer. "state" is the hidden state that the recurrence ends in, of both directions where it has two.
+        Raises `ConfigError` for the state of a model without a recurrence.
+        """
+        ran: list[tuple[Recurrent, State]] = []
+        layers = [layer for layer in self.model.modules() if isinstance(layer, Recurrent)]
+        hooks = [layer.register_forward_hook(lambda m, _, out: ran.append((m, out[1]))) for layer in layers]
+        found: list[Tensor] = [torch.empty(0)] * len(inputs)
+        try:
+            for rows, batch in self.input_batches(inputs):
+                vectors = self.model.vectors(batch)  # type: ignore[operator]
+                if kind == "state":
+                    vectors = _last_state(ran)
+                for k, vector in zip(rows, vectors.cpu(), strict=True):
+                    found[k] = vector
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.stack(found)
+
+    def predict(self, inputs: Iterable[Any], rows: int = 64) -> Iterator[dict[str, Any]]:
+        """The prediction for each input in turn, `rows` of them computed at a time."""
+        group: list[Any] = []
+        for each in inputs:
+            group.append(each)
+            if len(group) == rows:
+                yield from self.answer(group)
+                group = []
+        yield from self.answer(group) if group else []
+
+    @classmethod
+    def _sized(cls, config: Any, processor: dict[str, Any]) -> Self:
+        try:
+            return cls(config, processor)
+        except RuntimeError as error:  # torch has no type of its own for memory on the processor
+            raise ConfigError(
+                f"a model of this size cannot be made: {str(error).splitlines()[0]}; take a smaller one"
+            ) from None
+
+    def _read_all(self, corpus: Corpus[P]) -> _Data[E]:
+        """All data as numbers; what is wrong with them is found here, before there is a run."""
+        test = None if corpus.test is None else self.encode(corpus.test)
+        return _Data(self.batches(corpus.train), self.encode(corpus.valid), test)
+
+    def _fit(self, run: Run, data: _Data[E], *, resume: bool, console: Console | None) -> Trained:
+        from throughtime.train.fit import fit  # Lightning takes seconds to import
+
+        def validate() -> Metrics:
+            with evaluating(self.model):
+                return self.validate(data.valid)
+
+        def show() -> str:
+            with evaluating(self.model):
+                return self.sample(data.valid)
+
+        if console is not None:
+            for remark in self.remarks():
+                console.print(remark, style="dim", markup=False)
+        progress, finished = fit(
+            self.model,
+            data.batches,
+            run,
+            self.config.training,
+            validate=validate,
+            validation_tokens=self.size(data.valid),
+            score=self.criterion,
+            sample=show,
+            read=self.read_loss,
+            resume=resume,
+            console=console,
+        )
+        test: Metrics = {}
+        if finished:
+            best = type(self).load(run)
+            with evaluating(best.model):
+                test = {} if data.test is None else best.measure(data.test)
+                for name, figure in best.figures(data.valid if data.test is None else data.test).items():
+                    save_figure(figure, run.folder / f"{name}.png")
+        return Trained(run.folder, run.best_metrics(), test, progress.step, progress.seconds, finished)
+
+
+def _last_state(ran: list[tuple[Recurrent, State]]) -> Tensor:
+    """The hidden state, of each direction, that the last layer of the last recurrence ended in."""
+    if not ran:
+        raise ConfigError('this model has no recurrence, and so no state: take the "pooled" vector')
+    layer, state = ran[-1]
+    return torch.cat([values[0] for values in state[-layer.directions :]], -1)
+
+
+def check_cell(name: str) -> str:
+    """The name of a cell of the table; raises `CellError` where it is none."""
+    if ":" in name:  # a run must hold all that it needs, and a file of Python is not in it
+        raise CellError(f"{name} is not in the table of cells, and this task trains only those")
+    return find_cell(name).name
+
+
+def _digests(corpus: Corpus[Any]) -> dict[str, str]:
+    return {"train": corpus.train.digest, "valid": corpus.valid.digest}
+
+
+def _check_resumable(before: Any, now: Any) -> None:
+    """Raise `ConfigError` where a run would not be the same one any more."""
+    for part in ("model", "data", "training"):
+        old, new = getattr(before, part), getattr(now, part)
+        for name in type(new).model_fields:
+            a, b = getattr(old, name), getattr(new, name)
+            if name not in MAY_CHANGE and a != b:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} was {a} when the run began and cannot become {b}: "
+                    "leave it out, or start a new run without --resume"
+                )
+
+
+def _absolute(path: Path) -> Path:
+    """A path that holds from any folder; the name of a dataset stays as it is."""
+    return path if str(path).startswith("hf:") else path.absolute()
