@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from throughtime.data import text as blocks
 from throughtime.data.columns import Places, Table, join_tables
-from throughtime.data.tables import read_lines, read_table
+from throughtime.data.tables import read_table
+from throughtime.data.text import read_lines
 from throughtime.errors import DataError
 
 quickly = settings(max_examples=60, deadline=None)

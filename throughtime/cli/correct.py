@@ -29,7 +29,7 @@ def correct(
 ) -> None:
     """Correct the words that a language model does not know, by what it expects in their place."""
     from throughtime.data.pairs import read_pairs
-    from throughtime.data.tables import read_lines
+    from throughtime.data.text import read_lines
     from throughtime.tasks.spelling import Corrector
 
     if sum(given is not None for given in (text, file, test)) != 1:

@@ -5,8 +5,8 @@ from throughtime.data.corpus import encode
 from throughtime.data.pairs import Pairs, read_pairs
 from throughtime.data.spellings import Vocabulary, spell
 from throughtime.data.streams import Chunk, Streams
-from throughtime.data.tables import read_lines, read_table
-from throughtime.data.text import Document, Text, open_text
+from throughtime.data.tables import read_table
+from throughtime.data.text import Document, Text, open_text, read_lines
 from throughtime.data.tokens import BytePairs, Characters, Tokeniser, Words, fit_tokeniser
 from throughtime.data.vectors import Vectors, read_vectors
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from throughtime.data.columns import Places, Table, digest, join_tables
-from throughtime.data.tables import read_lines, read_table
+from throughtime.data.tables import read_table
+from throughtime.data.text import read_lines
 from throughtime.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from throughtime.data.columns import Places, Table, kept_columns
-from throughtime.data.text import find_files, read_blocks
+from throughtime.data.text import find_files, read_lines
 from throughtime.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -51,22 +51,6 @@ def read_table(source: str | Path, wanted: Sequence[str] = ()) -> Table:
     if not len(table):
         raise DataError(f"{source} has no rows: give a table with at least one")
     return table
-
-
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, without their ends, which are "\\n" or "\\r\\n" and nothing else.
-
-    A file ending in .gz is unpacked as it is read. Raises `DataError` as `read_blocks` does.
-    """
-    pieces: list[str] = []
-    for block in read_blocks(path):
-        *ended, rest = block.split("\n")
-        for line in ended:
-            yield "".join([*pieces, line]).removesuffix("\r")
-            pieces.clear()
-        pieces.append(rest)
-    if last := "".join(pieces):
-        yield last.removesuffix("\r")
 
 
 # One reader per format.

@@ -172,6 +172,22 @@ def read_blocks(path: Path) -> Iterator[str]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, without their ends, which are "\\n" or "\\r\\n" and nothing else.
+
+    A file ending in .gz is unpacked as it is read. Raises `DataError` as `read_blocks` does.
+    """
+    pieces: list[str] = []
+    for block in read_blocks(path):
+        *ended, rest = block.split("\n")
+        for line in ended:
+            yield "".join([*pieces, line]).removesuffix("\r")
+            pieces.clear()
+        pieces.append(rest)
+    if last := "".join(pieces):
+        yield last.removesuffix("\r")
+
+
 def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from throughtime.data.tables import read_lines
+from throughtime.data.text import read_lines
 from throughtime.errors import DataError
 
 

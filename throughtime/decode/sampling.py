@@ -40,6 +40,8 @@ def filtered(
         # The largest becomes 0 first, so that a tiny temperature leaves it alone.
         best = log_probs.max(-1, keepdim=True).values
         log_probs = ((log_probs - best) / temperature).log_softmax(-1)
+    if top_k is None and top_p is None:
+        return log_probs  # sorting thousands of classes takes longer than the rest
     ordered, order = log_probs.sort(descending=True, stable=True)
     dropped = torch.zeros_like(ordered, dtype=torch.bool)
     if top_k is not None:

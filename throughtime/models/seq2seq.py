@@ -14,8 +14,8 @@ from throughtime.cells.cell import Cell
 from throughtime.cells.initial import glorot
 from throughtime.errors import ConfigError
 from throughtime.heads.categorical import Categorical, Loss
-from throughtime.nn.attention import Attention, Memory, coverage_loss
 from throughtime.nn.dropout import drop_steps
+from throughtime.nn.memory_attention import Attention, Memory, coverage_loss
 from throughtime.nn.options import check_sizes
 from throughtime.nn.pooling import pool_mean
 from throughtime.nn.recurrent import Recurrent
@@ -86,7 +86,7 @@ class Seq2Seq(nn.Module):
     boundary    the token of the target that the decoder reads first, and that ends a sentence.
     hidden      units of the decoder, and features of the encoder: half of them in each direction.
     embedding   features of E_x and E_y; `hidden` where it is None.
-    attention   "none" or a kind of `throughtime.nn.attention.Attention`.
+    attention   "none" or a kind of `throughtime.nn.memory_attention.Attention`.
     input_feeding
                 the decoder reads [E_y y_{t-1}; h~_{t-1}], h~_0 = 0 (Luong et al. 2015).
     coverage    the score sees where attention went before, and training adds Σ_s min(a, coverage) to the

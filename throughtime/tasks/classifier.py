@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,11 +18,13 @@ from torch import Tensor
 
 from throughtime.config import Config
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
-from throughtime.data.columns import Places, Table, join_tables
+from throughtime.data.columns import Table, join_tables
+from throughtime.data.labelled import read_labels, read_texts, table_of
 from throughtime.data.scaling import Scaling, read_numbers
 from throughtime.data.split import hold_out
-from throughtime.data.tables import read_lines, read_table
+from throughtime.data.tables import read_table
 from throughtime.data.terms import Terms
+from throughtime.data.text import read_lines
 from throughtime.data.tokens import Tokeniser, fit_tokeniser, tokeniser_from_json
 from throughtime.errors import DataError, RunError
 from throughtime.heads.categorical import Categorical
@@ -185,7 +186,9 @@ class ClassifierTask(Task[Table, EncodedTable]):
     def learn(cls, config: ClassifierConfig, train: Table) -> dict[str, Any]:
         """Vocabulary or scaling, the classes, and how often each occurs."""
         data = config.data
-        counts = Counter(label for labels in _labels(data, train) for label in labels)
+        counts = Counter(
+            label for labels in read_labels(train, data.target, data.multi_label) for label in labels
+        )
         if len(counts) < 2 and data.multi_label is None:
             raise DataError(
                 f'{train.source}: every {data.target} is "{next(iter(counts), "")}": a classifier needs two'
@@ -194,8 +197,8 @@ class ClassifierTask(Task[Table, EncodedTable]):
         processor = {"labels": labels, "counts": [counts[label] for label in labels]}
         if config.model.model == "feed-forward":
             return processor | {"scaling": Scaling.fit(train, data.input).to_json()}
-        reader = _fit_reader(data, _texts(train, data.input))
-        longest = max(len(reader.encode(text)) for text in _texts(train, data.input))
+        reader = _fit_reader(data, read_texts(train, data.input))
+        longest = max(len(reader.encode(text)) for text in read_texts(train, data.input))
         return processor | {"tokeniser": reader.to_json(), "longest": max(min(longest, data.max_length), 1)}
 
     def prepare(self) -> None:
@@ -219,7 +222,7 @@ class ClassifierTask(Task[Table, EncodedTable]):
         """Tokens or scaled columns, and the numbers of the classes; an unknown class raises `DataError`."""
         data = self.config.data
         targets = torch.zeros(len(part), len(self.labels))
-        for k, labels in enumerate(_labels(data, part)):
+        for k, labels in enumerate(read_labels(part, data.target, data.multi_label)):
             for label in labels:
                 if label not in self._numbers:
                     raise DataError(
@@ -263,7 +266,7 @@ class ClassifierTask(Task[Table, EncodedTable]):
     def sample(self, part: EncodedTable) -> str:
         """The first examples and what the model takes them for."""
         answers = self._answers(part.inputs[:SHOWN])
-        rights = _labels(self.config.data, part.table)
+        rights = read_labels(part.table, self.config.data.target, self.config.data.multi_label)
         return "\n".join(
             f"{self._told(part.table, k)}\n  {self.show(answer)} (right: {', '.join(right)})"
             for k, (answer, right) in enumerate(zip(answers, rights, strict=False))
@@ -289,7 +292,7 @@ class ClassifierTask(Task[Table, EncodedTable]):
 
         A row is an object with the columns of the training, or the JSON of one.
         """
-        table = _table_of(inputs, self.config.data.input, isinstance(self.reader, Scaling))
+        table = table_of(inputs, self.config.data.input, isinstance(self.reader, Scaling))
         shown = [{"input": each} for each in inputs]
         return [a | b for a, b in zip(shown, self._answers(self._inputs(table)), strict=True)]
 
@@ -303,7 +306,7 @@ class ClassifierTask(Task[Table, EncodedTable]):
 
     def input_batches(self, inputs: Sequence[str | dict[str, Any]]) -> Iterator[tuple[list[int], Any]]:
         """Texts of about equal length, or rows of numbers, side by side."""
-        table = _table_of(inputs, self.config.data.input, isinstance(self.reader, Scaling))
+        table = table_of(inputs, self.config.data.input, isinstance(self.reader, Scaling))
         return self._batches(self._inputs(table))
 
     def remarks(self) -> list[str]:
@@ -349,7 +352,7 @@ class ClassifierTask(Task[Table, EncodedTable]):
         data = self.config.data
         if isinstance(self.reader, Scaling):
             return list(self.reader.encode(read_numbers(table, data.input)))
-        return [self.reader.encode(text)[: data.max_length] for text in _texts(table, data.input)]
+        return [self.reader.encode(text)[: data.max_length] for text in read_texts(table, data.input)]
 
     def _report(self, data: EncodedTable) -> None:
         """Say how many texts are empty, and how many are read in part only."""
@@ -379,48 +382,6 @@ def _read(data: LabelledConfig, paths: Paths) -> Table:
     if not paths:
         raise DataError("no data: give a table, or a folder of texts by class")
     return join_tables([read_table(path, (*data.input, data.target)) for path in paths])
-
-
-def _labels(data: LabelledConfig, table: Table) -> list[list[str]]:
-    """The labels of each row: one, or with `multi_label` any number."""
-    rows = []
-    for k, value in enumerate(table.column(data.target)):
-        text = "" if value is None else str(value).strip()
-        if data.multi_label is not None:
-            rows.append([part.strip() for part in text.split(data.multi_label) if part.strip()])
-        elif text:
-            rows.append([text])
-        else:
-            raise DataError(
-                f"{table.place(k)}: {data.target} is empty: give each row a class, or leave it out"
-            )
-    return rows
-
-
-def _texts(table: Table, names: Sequence[str]) -> list[str]:
-    """The text of each row; of several columns, with a space between them."""
-    columns = [table.column(name) for name in names]
-    return [" ".join("" if v is None else str(v) for v in values) for values in zip(*columns, strict=True)]
-
-
-def _table_of(inputs: Sequence[str | dict[str, Any]], names: Sequence[str], numbers: bool) -> Table:
-    """Inputs that were given one by one, as a table."""
-    values: dict[str, list[Any]] = {name: [] for name in names}
-    for k, each in enumerate(inputs, start=1):
-        row: Any = each
-        if isinstance(row, str) and (numbers or len(names) > 1):
-            try:
-                row = json.loads(row)
-            except ValueError:
-                row = None
-        if isinstance(row, str):
-            row = {names[0]: row}
-        if not isinstance(row, dict) or not row.keys() >= set(names):
-            example = json.dumps(dict.fromkeys(names, 0.5 if numbers else "text"))
-            raise DataError(f"input {k}, {each!r}, has not the columns {', '.join(names)}: give {example}")
-        for name in names:
-            values[name].append(row[name])
-    return Table("the input", values, Places.counted("input ", range(1, len(inputs) + 1)))
 
 
 def _fit_reader(data: LabelledConfig, texts: Sequence[str]) -> Terms | Tokeniser:

@@ -22,8 +22,8 @@ from throughtime.data.conll import Sentence, read_aligned, read_conll, write_con
 from throughtime.data.spans import legal_transitions, repair, scheme, span_f1, spans
 from throughtime.data.spellings import Vocabulary, spell
 from throughtime.data.split import hold_out
-from throughtime.data.tables import read_lines
 from throughtime.data.terms import split_text
+from throughtime.data.text import read_lines
 from throughtime.data.tokens import Characters, tokeniser_from_json
 from throughtime.errors import DataError, RunError
 from throughtime.heads.crf import CRF

@@ -160,7 +160,7 @@ class Task(ABC, Generic[P, E]):
 
     def inputs(self, path: Path) -> Iterable[Any]:
         """The inputs for `answer` in a file: its lines, if a task knows nothing better."""
-        from throughtime.data.pairs import read_lines
+        from throughtime.data.text import read_lines
 
         return read_lines(path)
 

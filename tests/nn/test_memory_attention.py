@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from throughtime.errors import ConfigError, ShapeError
-from throughtime.nn.attention import Attention, Memory, coverage_loss
+from throughtime.nn.memory_attention import Attention, Memory, coverage_loss
 
 BATCH, QUERIES, STEPS, FEATURES = 4, 3, 5, 4
 LENGTHS = torch.tensor([3, STEPS, 0, 1])
@@ -99,7 +99,7 @@ def test_each_query_is_answered_as_by_hand(kind, lengths, seed):
 @every_kind
 @pytest.mark.parametrize("piece", [1, 10**9], ids=["in pieces", "all at once"])
 def test_gradients_are_those_by_hand(kind, piece, monkeypatch):
-    monkeypatch.setattr("throughtime.nn.attention.PIECE", piece)
+    monkeypatch.setattr("throughtime.nn.memory_attention.PIECE", piece)
     layer = make(kind)
     queries, values = problem(layer)
     found = gradients(layer, queries, values, attend)
@@ -113,7 +113,7 @@ def test_pieces_give_what_all_at_once_gives(monkeypatch):
     queries, values = problem(layer)
     whole = attend(layer, queries, values)
     monkeypatch.setattr(
-        "throughtime.nn.attention.PIECE", 2 * BATCH * STEPS * layer.hidden
+        "throughtime.nn.memory_attention.PIECE", 2 * BATCH * STEPS * layer.hidden
     )  # two queries, then one
     torch.testing.assert_close(attend(layer, queries, values), whole)
 
@@ -129,7 +129,7 @@ def test_the_additive_score_keeps_no_more_for_the_backward_pass_than_a_piece(mon
             kept[tensor.data_ptr()] = tensor  # the keys, which all pieces share, count once
             return tensor
 
-        monkeypatch.setattr("throughtime.nn.attention.PIECE", piece)
+        monkeypatch.setattr("throughtime.nn.memory_attention.PIECE", piece)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             attend(layer, queries, values, None)
         assert (sum(tensor.numel() for tensor in kept.values()) < largest / 2) == fits

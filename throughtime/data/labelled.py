@@ -1,0 +1,56 @@
+"""Examples with labels: what of a table is input, what is the answer, and inputs given one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from throughtime.data.columns import Places, Table
+from throughtime.errors import DataError
+
+
+def read_labels(table: Table, column: str, separator: str | None = None) -> list[list[str]]:
+    """The labels of each row: one, or with a `separator` any number.
+
+    Raises `DataError`, with the row, where a single label is missing.
+    """
+    rows = []
+    for k, value in enumerate(table.column(column)):
+        text = "" if value is None else str(value).strip()
+        if separator is not None:
+            rows.append([part.strip() for part in text.split(separator) if part.strip()])
+        elif text:
+            rows.append([text])
+        else:
+            raise DataError(f"{table.place(k)}: {column} is empty: give each row a class, or leave it out")
+    return rows
+
+
+def read_texts(table: Table, columns: Sequence[str]) -> list[str]:
+    """The text of each row; of several columns, with a space between them. What is missing is empty."""
+    values = zip(*map(table.column, columns), strict=True)
+    return [" ".join("" if value is None else str(value) for value in row) for row in values]
+
+
+def table_of(inputs: Sequence[str | dict[str, Any]], columns: Sequence[str], numbers: bool = False) -> Table:
+    """Inputs as a table of these columns: objects with them, JSON of such, or texts for a single one.
+
+    With `numbers` a text is always JSON. Raises `DataError` with an example of what is wanted.
+    """
+    values: dict[str, list[Any]] = {name: [] for name in columns}
+    for k, each in enumerate(inputs, start=1):
+        row: Any = each
+        if isinstance(row, str) and (numbers or len(columns) > 1):
+            try:
+                row = json.loads(row)
+            except ValueError:
+                row = None
+        if isinstance(row, str):
+            row = {columns[0]: row}
+        if not isinstance(row, dict) or not row.keys() >= set(columns):
+            example = json.dumps(dict.fromkeys(columns, 0.5 if numbers else "text"))
+            raise DataError(f"input {k}, {each!r}, has not the columns {', '.join(columns)}: give {example}")
+        for name in columns:
+            values[name].append(row[name])
+    return Table("the input", values, Places.counted("input ", range(1, len(inputs) + 1)))
