@@ -143,11 +143,12 @@ class ColumnBatch(ExampleBatch):
 
 
 class EncodedTable(NamedTuple):
-    """Examples as numbers: tokens, or columns, and classes."""
+    """Examples as numbers: tokens or columns, and classes, those that training never saw coming last."""
 
     table: Table
     inputs: list[Any]
     targets: Tensor
+    unseen: list[str]
 
 
 class ClassifierTask(Task[Table, EncodedTable]):
@@ -219,18 +220,28 @@ class ClassifierTask(Task[Table, EncodedTable]):
         return Buckets(_lengths(data.inputs), training.batch_tokens, make, training.seed)
 
     def encode(self, part: Table) -> EncodedTable:
-        """Tokens or scaled columns, and the numbers of the classes; an unknown class raises `DataError`."""
+        """Tokens or scaled columns, and the numbers of the classes.
+
+        A class that training never saw counts as wrong, is not in the loss, and is said once; where there is
+        no other, the data are not those of this model, and `DataError` is raised.
+        """
         data = self.config.data
-        targets = torch.zeros(len(part), len(self.labels))
-        for k, labels in enumerate(read_labels(part, data.target, data.multi_label)):
-            for label in labels:
-                if label not in self._numbers:
-                    raise DataError(
-                        f'{part.place(k)}: {data.target} is "{label}", which training never saw: it saw '
-                        f"{_some(self.labels)}; leave such rows out, or train with them"
-                    )
-                targets[k, self._numbers[label]] = 1
-        return EncodedTable(part, self._inputs(part), targets if data.multi_label else targets.argmax(1))
+        labels = read_labels(part, data.target, data.multi_label)
+        unseen = list(dict.fromkeys(label for row in labels for label in row if label not in self._numbers))
+        if unseen:
+            first = next(k for k, row in enumerate(labels) if not self._numbers.keys() >= set(row))
+            where = f'{part.place(first)}: {data.target} is "{unseen[0]}"'
+            known = f"which training never saw: it saw {_some(self.labels)}"
+            if not any(label in self._numbers for row in labels for label in row):
+                raise DataError(f"{where}, {known}; none of the labels is known, so is it the right column?")
+            count = sum(not self._numbers.keys() >= set(row) for row in labels)
+            logger.warning("%s, %s; %d of %d rows like it count as wrong", where, known, count, len(part))
+        numbers = self._numbers | {label: k for k, label in enumerate(unseen, start=len(self.labels))}
+        targets = torch.zeros(len(part), len(numbers))
+        for k, row in enumerate(labels):
+            targets[k, [numbers[label] for label in row]] = 1
+        inputs = self._inputs(part)
+        return EncodedTable(part, inputs, targets if data.multi_label else targets.argmax(1), unseen)
 
     def size(self, part: EncodedTable) -> int:
         """Tokens, or rows of numbers."""
@@ -239,15 +250,21 @@ class ClassifierTask(Task[Table, EncodedTable]):
     def measure(self, part: EncodedTable) -> Metrics:
         """Loss, accuracy, macro F1, calibration error; of several labels, exact match, micro and macro F1."""
         total, count = 0.0, 0
-        log_probs = torch.empty(len(part.inputs), len(self.labels))
+        known = len(self.labels)
+        probs = torch.zeros(len(part.inputs), known + len(part.unseen))
         for rows, batch in self._batches(part.inputs, part.targets):
             vectors = self.model.vectors(batch)
-            loss = self.model.head.loss(vectors, batch.targets)
-            log_probs[rows] = self.model.head.log_probs(vectors).cpu()
+            probs[rows, :known] = self.model.head.log_probs(vectors).exp().cpu()
+            several = batch.targets.dim() == 2
+            targets = (
+                batch.targets[:, :known] if several else batch.targets.where(batch.targets < known, -100)
+            )
+            loss = self.model.head.loss(vectors, targets)
             total, count = total + loss.total.item(), count + loss.count
+        metrics = {"loss": total / max(count, 1)}
         if self.config.data.multi_label:
-            return {"loss": total / count} | multi_label_metrics(log_probs.exp(), part.targets)
-        return {"loss": total / count} | class_metrics(log_probs.exp(), part.targets)[0]
+            return metrics | multi_label_metrics(probs, part.targets)
+        return metrics | class_metrics(probs, part.targets)[0]
 
     def criterion(self, metrics: Metrics) -> float:
         """The highest accuracy, or micro F1 of several labels."""
@@ -259,9 +276,11 @@ class ClassifierTask(Task[Table, EncodedTable]):
             return {}
         from throughtime.train.confusion import draw_confusion
 
-        probs = self._log_probs(part.inputs).exp()
-        confusion = confusion_matrix(probs.argmax(1), part.targets, len(self.labels))
-        return {"confusion": draw_confusion(confusion, self.labels, calibrate(probs, part.targets))}
+        names = self.labels + part.unseen
+        probs = torch.zeros(len(part.inputs), len(names))
+        probs[:, : len(self.labels)] = self._log_probs(part.inputs).exp()
+        confusion = confusion_matrix(probs.argmax(1), part.targets, len(names))
+        return {"confusion": draw_confusion(confusion, names, calibrate(probs, part.targets))}
 
     def sample(self, part: EncodedTable) -> str:
         """The first examples and what the model takes them for."""
