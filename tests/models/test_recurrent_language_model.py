@@ -341,3 +341,32 @@ def test_a_toy_text_is_learned(cell):
     model.eval()
     _, state = model.features(tokens[:, :6], model.begin(6))
     assert model.loss(batch_of(tokens[:, 6:]), state).mean < 0.05
+
+
+def test_with_an_adaptive_softmax_step_loss_and_scores_agree():
+    model = make(softmax="adaptive")
+    tokens = tokens_of(2, 8, lowest=2)
+    state, total = model.begin(2), 0.0
+    for before, after in itertools.pairwise(tokens.unbind(1)):
+        log_probs, state = model.step(before, state)
+        equal(log_probs.exp().sum(-1), torch.ones(2).double())
+        total = total - log_probs.gather(-1, after[:, None]).sum()
+    equal(model.loss(batch_of(tokens)).total, total)
+    scored, _ = model.log_probs_of(tokens[0, :-1], tokens[0, 1:], model.begin(1))
+    assert scored.shape == (7,) and type(model.head).__name__ == "Adaptive"
+
+
+def test_the_vector_of_a_text_is_the_mean_of_its_real_steps():
+    model = make()
+    tokens = tokens_of(3, 7, lowest=2)
+
+    @dataclass
+    class Texts:
+        tokens: Tensor
+        lengths: Tensor
+
+    vectors = model.vectors(Texts(tokens, torch.tensor([7, 3, 0])))
+    for row, length in enumerate([7, 3]):
+        features, _ = model.features(tokens[row : row + 1, :length], model.begin(1))
+        equal(vectors[row], features[0].mean(0))
+    equal(vectors[2], torch.zeros(6).double())

@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 
 import throughtime
+from throughtime.decode.cache import with_cache
 from throughtime.errors import ConfigError, DataError, RunError
 from throughtime.tasks.language_model import (
     LanguageModelConfig,
@@ -284,3 +285,26 @@ def test_impossible_values_are_refused():
                 lambda t, s: (torch.zeros(1, 3), s), torch.tensor([0]), (), temperature=-1
             )
         )
+
+
+def test_a_neural_cache_is_read_when_a_text_is_measured(runs, tmp_path):
+    task = throughtime.load(runs["word"])
+    path = tmp_path / "said again.txt"
+    path.write_text("the cow sat on the dog\n" * 40)
+    plain = task.evaluate((path,))
+    search = task.config.search.model_copy(update={"cache": 50, "cache_share": 0.5, "cache_theta": 1.0})
+    task.config = task.config.model_copy(update={"search": search})
+    cached = task.evaluate((path,))
+    assert cached["perplexity"] < 0.8 * plain["perplexity"]
+    by_hand = task.model.log_probs_of
+    ids = torch.tensor([0, *task.tokeniser.encode(path.read_text()).tolist()])
+    features, _ = task.model.features(ids[None, :-1], task.model.begin(1))
+    log_probs, _ = by_hand(ids[:-1], ids[1:], task.model.begin(1))
+    mixed, _ = with_cache(features[0].detach(), ids[1:], log_probs, size=50, theta=1.0, interpolation=0.5)
+    assert cached["loss"] == pytest.approx(-mixed.mean().item(), rel=1e-4)
+
+
+def test_a_text_trains_with_an_adaptive_softmax_and_averages(tmp_path):
+    trained = train(tmp_path, tokens="word", softmax="adaptive", average=0.5, max_epochs=60, dropout=0.0)
+    assert trained.valid["perplexity"] < 2.5
+    assert throughtime.load(tmp_path / "run").generate("the cat sat", 4, temperature=0).startswith(" on the")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -15,10 +14,11 @@ from throughtime.tasks.table import load
 def parse_with_search(options: type, name: str, arguments: list[str]) -> Any:
     """The options of a command, and as `search` those of the run's own search, where its task has one.
 
-    What is not given is as the run has it. The task is loaded, and has the search that was given.
+    What is not given is as the run has it. The task is loaded, and has the search that was given. Which
+    options there are is known by the run alone: those of its search are understood where it comes first.
     """
-    folder = next((a for a in arguments if (Path(a) / "config.toml").is_file()), None)
-    task = None if folder is None or {"-h", "--help"} & {*arguments[:1]} else load(folder)
+    first = next(iter(arguments), "-")
+    task = None if first.startswith("-") else load(first)
     fields = []
     if task is not None and hasattr(task.config, "search"):
         flat: Any = Annotated[type(task.config.search), tyro.conf.arg(name="")]

@@ -1,5 +1,6 @@
 """Projection, loss and prediction in one object."""
 
+from throughtime.heads.adaptive import Adaptive
 from throughtime.heads.categorical import Categorical, Loss
 from throughtime.heads.crf import CRF
 from throughtime.heads.multi_label import MultiLabel
@@ -7,6 +8,7 @@ from throughtime.heads.per_step import PerStep
 
 __all__ = [
     "CRF",
+    "Adaptive",
     "Categorical",
     "Loss",
     "MultiLabel",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from throughtime.cells.cell import Cell
 from throughtime.errors import ConfigError
+from throughtime.heads.adaptive import Adaptive
 from throughtime.heads.categorical import ROWS, Categorical, Loss
 from throughtime.nn.dropout import drop_steps
 from throughtime.nn.options import Connection
@@ -18,6 +19,9 @@ from throughtime.nn.penalties import activation_penalty, temporal_activation_pen
 from throughtime.nn.pooling import pool_mean
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State
+
+#: How the probability of a token is made.
+Softmax = Literal["full", "adaptive"]
 
 
 class TokenBatch(Protocol):
@@ -54,6 +58,8 @@ class LanguageModel(nn.Module):
                 rare, and a tied embedding of a rare token is shaped by the softmax alone.
     embedding   features of E; `hidden` where it is None.
     dropout     on the embedding, between layers and on the output, in training only.
+    softmax     "full", or "adaptive" (`throughtime.heads.Adaptive`): another distribution, much faster to
+                train over many tokens, which must be numbered by falling frequency.
     tied        W = E where the sizes allow it (Press & Wolf 2017); `ConfigError` where they do not.
     activation_penalty, temporal_activation_penalty
                 factors of the penalties of `throughtime.nn.penalties` on the output of the recurrence, after
@@ -82,6 +88,7 @@ class LanguageModel(nn.Module):
         learned_state: bool = False,
         activation_penalty: float = 0.0,
         temporal_activation_penalty: float = 0.0,
+        softmax: Softmax = "full",
         tied: bool = True,
     ) -> None:
         super().__init__()
@@ -111,7 +118,8 @@ class LanguageModel(nn.Module):
             connection=connection,
             learned_state=learned_state,
         )
-        self.head = Categorical(hidden, classes, weight if tied else None)
+        head = Adaptive if softmax == "adaptive" else Categorical
+        self.head: Categorical | Adaptive = head(hidden, classes, weight if tied else None)
 
     def begin(self, batch: int) -> State:
         """The state before the first token."""
@@ -170,8 +178,15 @@ class LanguageModel(nn.Module):
     ) -> tuple[Float[Tensor, "T"], State]:
         """The log-probability of each target in one row of text, and the state after it."""
         features, state = self.features(tokens[None], state)
+        return self.log_probs_after(features[0], targets), state
+
+    @torch.no_grad()
+    def log_probs_after(
+        self, features: Float[Tensor, "T H"], targets: Int[Tensor, "T"]
+    ) -> Float[Tensor, "T"]:
+        """The log-probability of each target, given what the recurrence said before it."""
         pieces = [
             self.head.log_probs(f).gather(-1, k[:, None])[:, 0]
-            for f, k in zip(features[0].split(ROWS), targets.split(ROWS), strict=True)
+            for f, k in zip(features.split(ROWS), targets.split(ROWS), strict=True)
         ]
-        return torch.cat(pieces) if pieces else features.new_zeros(0), state
+        return torch.cat(pieces) if pieces else features.new_zeros(0)

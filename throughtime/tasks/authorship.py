@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class Authors:
 
     def __init__(self, models: Mapping[str, LanguageModelTask]) -> None:
         if len(models) < 2:
-            raise ConfigError(f"{len(models)} author to choose from: give the runs of two or more")
+            raise ConfigError(f"authors to choose from: {len(models)}; give the runs of two or more")
         self.models = dict(models)
 
     def answer(self, texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -43,11 +44,8 @@ def passages(path: Path, words: int | None) -> Iterator[str]:
     if words is None:
         yield text
         return
-    start, count, inside = 0, 0, False
-    for k, character in enumerate(text):
-        if inside and character.isspace():
-            count += 1
-            if count == words:
-                yield text[start:k].strip()
-                start, count = k, 0
-        inside = not character.isspace()
+    start = 0
+    for count, word in enumerate(re.finditer(r"\S+", text), start=1):
+        if count % words == 0:
+            yield text[start : word.end()].strip()
+            start = word.end()

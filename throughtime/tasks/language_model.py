@@ -18,6 +18,7 @@ from throughtime.data.corpus import encode
 from throughtime.data.streams import Streams
 from throughtime.data.text import Text, open_text
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, fit_tokeniser, tokeniser_from_json
+from throughtime.decode.cache import with_cache
 from throughtime.decode.completion import complete_words, typed_part
 from throughtime.decode.sampling import sample
 from throughtime.errors import ConfigError, DataError
@@ -77,7 +78,20 @@ class ModelConfig(Config):
         allow_inf_nan=False,
         description="Factor of the mean square of the output's change from step to step.",
     )
+    softmax: Literal["full", "adaptive"] = Field(
+        "full", description="Softmax; adaptive is several times faster over many thousands of words."
+    )
     tied: bool = Field(True, description="Tie the softmax to the embedding where their sizes are the same.")
+
+
+class CacheConfig(Config):
+    """How text is measured: with a neural cache of what stood before, or without."""
+
+    cache: int = Field(0, ge=0, description="Tokens back that a neural cache looks at; 0 is no cache.")
+    cache_share: float = Field(0.1, ge=0, lt=1, description="Share of the cache in the probability.")
+    cache_theta: float = Field(
+        0.3, ge=0, allow_inf_nan=False, description="How much the cache trusts similar states."
+    )
 
 
 class LanguageModelConfig(Config):
@@ -86,6 +100,7 @@ class LanguageModelConfig(Config):
     task: Annotated[Literal["language-model"], tyro.conf.Suppress] = "language-model"
     data: TextConfig = TextConfig()
     model: ModelConfig = ModelConfig()
+    search: Annotated[CacheConfig, tyro.conf.Suppress] = CacheConfig()
     training: StreamTraining = StreamTraining()
 
 
@@ -168,7 +183,26 @@ class LanguageModelTask(Task[Text, Passage]):
 
     def measure(self, part: Passage) -> Metrics:
         """Loss (nats per token), perplexity and bits per character."""
-        return evaluate_text(self.model, *part)
+        if not self.config.search.cache:
+            return evaluate_text(self.model, *part)
+        return text_metrics(-sum(self._cached(part)), part.streams.length, part.characters)
+
+    def _cached(self, part: Passage) -> Iterator[float]:
+        """The log-probability of each chunk of a text, by the model and a cache of what stood before."""
+        search, cache, state = self.config.search, None, self.model.begin(1)
+        for chunk in part.streams:
+            targets = chunk.targets[0].to(self._device)
+            features, state = self.model.features(chunk.inputs.to(self._device), state)
+            log_probs, cache = with_cache(
+                features[0],
+                targets,
+                self.model.log_probs_after(features[0], targets),
+                size=search.cache,
+                theta=search.cache_theta,
+                interpolation=search.cache_share,
+                cache=cache,
+            )
+            yield log_probs.sum().item()
 
     def size(self, part: Passage) -> int:
         """Tokens."""

@@ -65,7 +65,9 @@ class Corrector:
     @torch.no_grad()
     def _candidates(self, word: str, before: str, after: str) -> list[str]:
         """The words that may be meant, the best first."""
-        near = self._lexicon.near(word.lower(), SLIPS) | self._lexicon.near(word, SLIPS)
+        near = self._lexicon.near(word.lower(), SLIPS)
+        for v, d in self._lexicon.near(word, SLIPS).items():
+            near[v] = min(d, near.get(v, d))
         if not near:
             return []
         model, tokeniser = self.task.model, self.task.tokeniser
@@ -89,7 +91,7 @@ class Lexicon:
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = sorted(words, key=len)
-        lengths = np.array([len(word) for word in self.words])
+        lengths = np.array([len(word) for word in self.words], np.int64)
         self._codes = np.zeros((len(self.words), lengths.max(initial=0)), np.int32)
         for row, word in zip(self._codes, self.words, strict=True):
             row[: len(word)] = [ord(letter) for letter in word]
