@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from throughtime.errors import ConfigError
-from throughtime.models.transformer import TransformerLanguageModel, TransformerSeq2Seq
+from throughtime.models.language_model import LanguageModel
+from throughtime.models.transformer import TransformerSeq2Seq
 from throughtime.nn.state import map_state
 from throughtime.nn.transformer import select
 
@@ -283,8 +284,8 @@ def tokens_of(rows=3, steps=11, lowest=0):
 
 
 def language_model(context=5, **options):
-    options = {"features": 8, "layers": 2, "heads": 2, **options}
-    return drawn(TransformerLanguageModel(CLASSES, BOUNDARY, UNKNOWN, context=context, **options))
+    options = {"hidden": 8, "layers": 2, "heads": 2, **options}
+    return drawn(LanguageModel(CLASSES, BOUNDARY, UNKNOWN, kind="transformer", context=context, **options))
 
 
 def one_by_one(model, batch, state):
@@ -373,7 +374,9 @@ def test_rows_of_a_state_go_on_apart():
 
 @either
 def test_each_parameter_of_a_language_model_gets_a_gradient(tied):
-    model = TransformerLanguageModel(CLASSES, BOUNDARY, UNKNOWN, features=8, layers=2, context=6, tied=tied)
+    model = LanguageModel(
+        CLASSES, BOUNDARY, UNKNOWN, kind="transformer", hidden=8, layers=2, context=6, tied=tied
+    )
     model.loss(batch_of(tokens_of(4, 20))).total.backward()
     check_gradients(model)
     assert (model.head.weight is model.embedding.weight) == tied
@@ -398,14 +401,14 @@ def test_dropout_is_of_training_and_on_the_output_too():
 def test_impossible_options_of_a_language_model():
     with pytest.raises(ConfigError, match="context must be 1 or more, got 0"):
         language_model(context=0)
-    with pytest.raises(ConfigError, match="features must be 1 or more, got 0"):
-        language_model(features=0)
+    with pytest.raises(ConfigError, match="must be 1 or more, got 0"):
+        language_model(hidden=0)
 
 
 def test_copying_is_learned_and_done_from_the_state():
     """Each token is that of three before. What is learned in one go is said in chunks of two tokens."""
     generator = torch.Generator().manual_seed(0)
-    model = TransformerLanguageModel(8, BOUNDARY, UNKNOWN, features=32, layers=2, dropout=0.0, context=6)
+    model = LanguageModel(8, BOUNDARY, UNKNOWN, kind="transformer", hidden=32, layers=2, context=6)
 
     def draw(rows):
         batch = batch_of(torch.randint(2, 8, (rows, 3), generator=generator).repeat(1, 6))

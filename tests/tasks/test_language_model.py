@@ -304,6 +304,17 @@ def test_a_neural_cache_is_read_when_a_text_is_measured(runs, tmp_path):
     assert cached["loss"] == pytest.approx(-mixed.mean().item(), rel=1e-4)
 
 
+def test_a_transformer_trains_generates_completes_and_is_measured(tmp_path):
+    trained = train(tmp_path, kind="transformer", layers=2, dropout=0.0, max_epochs=25, context=24)
+    assert trained.valid["bits_per_character"] < 0.6
+    task = throughtime.load(tmp_path / "run")
+    assert task.generate("the cat sat", 10, temperature=0) == " on the ma"
+    assert task.complete("the cat s")[0][0] == "sat"
+    with pytest.raises(ConfigError, match="no recurrence"):
+        task.embed(["the cat"], "state")
+    assert task.embed(["the cat", "the dog"]).shape == (2, 32)
+
+
 def test_a_text_trains_with_an_adaptive_softmax_and_averages(tmp_path):
     trained = train(tmp_path, tokens="word", softmax="adaptive", average=0.5, max_epochs=60, dropout=0.0)
     assert trained.valid["perplexity"] < 2.5

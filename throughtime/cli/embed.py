@@ -41,7 +41,7 @@ def embed(
     """A vector for each input, to keep or to find what is alike."""
     import numpy as np
 
-    from throughtime.tasks.embedding import nearest_rows, save_vectors
+    from throughtime.tasks.embedding import check_format, nearest_rows, plain, save_vectors
     from throughtime.tasks.table import load
 
     if (input is None) == (file is None):
@@ -50,6 +50,8 @@ def embed(
         raise ConfigError("--nearest looks among the inputs of a file: add --file FILE")
     if count < 1:
         raise ConfigError(f"count must be 1 or more, got {count}")
+    if out is not None:
+        check_format(out)
     task = load(run)
     inputs = iter(task.inputs(file)) if file is not None else iter([readable(input or "")])
     given: list[Any] = []
@@ -67,9 +69,9 @@ def embed(
         query = task.embed([readable(nearest)], vector).numpy()[0]
         for row, cosine in nearest_rows(vectors, query, count):
             if json:
-                write_json({"input": given[row], "cosine": cosine})
+                write_json({"input": plain(given[row]), "cosine": cosine})
             else:
-                write(f"{cosine:7.4f}  {given[row]}\n")
+                write(f"{cosine:7.4f}  {plain(given[row])}\n")
     elif out is None:
         for each, values in zip(given, vectors.tolist(), strict=True):
-            write_json({"input": each, "vector": values})
+            write_json({"input": plain(each), "vector": values})

@@ -9,14 +9,14 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from throughtime.cli.output import Json, messages, write, write_json
-from throughtime.cli.using import parse_with_search
+from throughtime.cli.using import RunFirst, parse_with_search
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Measure a trained model on data it did not train on."""
 
-    run: Annotated[Positional[Path], arg(help="Folder of a run.")]
+    run: RunFirst
     paths: Annotated[Positional[tuple[Path, ...]], arg(help="Data that the model did not train on.")]
     figures: Annotated[Path | None, arg(help="Folder to draw pictures of how the model does into.")] = None
     json: Json = False

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from throughtime.cli.language import readable
 from throughtime.cli.output import Json, messages, write, write_json
-from throughtime.cli.using import parse_with_search
+from throughtime.cli.using import RunFirst, parse_with_search
 from throughtime.errors import ConfigError
 
 #: Inputs that are computed side by side.
@@ -26,7 +26,7 @@ ROWS = 64
 class Predict:
     """Use a trained model: on one input, on a file, or, with -, on each line that comes in."""
 
-    run: Annotated[Positional[Path], arg(help="Folder of a run.")]
+    run: RunFirst
     input: Annotated[Positional[str | None], arg(help="The input; - reads lines from standard input.")] = None
     file: Annotated[Path | None, arg(help="Each line, or row of a table, of this file is an input.")] = None
     plot: Annotated[Path | None, arg(help="Draw the picture of the one input into this file.")] = None
@@ -47,24 +47,37 @@ def run(arguments: list[str]) -> int:
     else:
         answers = iter(task.answer([readable(command.input)]))
     for answer in answers:
+        if command.plot is not None:
+            _draw(task, answer, command.plot)
         if command.json:
             write_json(answer)
         else:
             write(task.show(answer) + "\n")
-        if command.plot is not None:
-            from throughtime.train.curves import save_figure
-
-            save_figure(task.draw(answer), command.plot)
-            messages().print(f"drawn: {command.plot}", soft_wrap=True)
     return 0
+
+
+def _draw(task: Any, answer: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from throughtime.train.curves import save_figure
+
+    kind = path.suffix.removeprefix(".").lower() or "png"
+    if kind not in Figure().canvas.get_supported_filetypes():
+        raise ConfigError(f'{path} ends in "{path.suffix}", which is no picture: give .png, .svg or .pdf')
+    save_figure(task.draw(answer), path)
+    messages().print(f"drawn: {path}", soft_wrap=True, markup=False)
 
 
 def _arriving() -> Iterator[list[str]]:
     """The lines of standard input, in groups of those that are there: none waits for the next."""
+    if sys.stdin is None:
+        raise ConfigError("standard input is closed: give it lines, or an input in the command")
     lines: queue.Queue[str | None] = queue.Queue(maxsize=4 * ROWS)
+    # Not sys.stdin itself: Python aborts where it ends while a thread waits in that.
+    stdin = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115, PTH123
 
     def read() -> None:
-        for line in sys.stdin.buffer:
+        for line in stdin:
             lines.put(line.decode("utf-8", "replace").rstrip("\r\n"))
         lines.put(None)
 

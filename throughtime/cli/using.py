@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from tyro.conf import Positional
 
 from throughtime.cli.output import parse
 from throughtime.tasks.table import load
+
+#: Which options there are is known by the run alone: those of its own are understood where it comes first.
+RunFirst = Annotated[
+    Positional[Path], tyro.conf.arg(help="Folder of a run; with --help after it, its own options show too.")
+]
 
 
 def parse_with_search(options: type, name: str, arguments: list[str]) -> Any:
     """The options of a command, and as `search` those of the run's own search, where its task has one.
 
-    What is not given is as the run has it. The task is loaded, and has the search that was given. Which
-    options there are is known by the run alone: those of its search are understood where it comes first.
+    What is not given is as the run has it. The task is loaded, and has the search that was given.
     """
     first = next(iter(arguments), "-")
     task = None if first.startswith("-") else load(first)

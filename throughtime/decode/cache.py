@@ -47,7 +47,7 @@ def with_cache(
     theta          θ: 0 counts words, a larger one trusts similar states more.
     interpolation  λ, the share of the cache. The first step of all has none, and is the model's.
     cache          what an earlier call returned, where a text is read piece by piece: no answer depends on
-                   the pieces. A document that is none of the others' business begins without.
+                   the pieces. Leave it out where a new document begins.
 
     Returns the mixture and the cache after it. Raises `ConfigError` for a size below 1, a negative θ or a λ
     outside of [0, 1), and `ShapeError` where the three, or the cache, do not fit each other.

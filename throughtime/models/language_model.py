@@ -1,4 +1,4 @@
-"""The recurrent language model: the probability of each token given all before it."""
+"""The language model: the probability of each token given all before it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from throughtime.errors import ConfigError
 from throughtime.heads.adaptive import Adaptive
 from throughtime.heads.categorical import ROWS, Categorical, Loss
 from throughtime.nn.dropout import drop_steps
-from throughtime.nn.options import Connection
+from throughtime.nn.options import Connection, check_sizes
 from throughtime.nn.penalties import activation_penalty, temporal_activation_penalty
 from throughtime.nn.pooling import pool_mean
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State
+from throughtime.nn.window_transformer import WindowTransformer
 
+#: What reads the text.
+Kind = Literal["recurrent", "transformer"]
 #: How the probability of a token is made.
 Softmax = Literal["full", "adaptive"]
 
@@ -56,6 +59,9 @@ class LanguageModel(nn.Module):
                 so that one document tells nothing about the next.
     unknown     the token for what was never seen. It and the boundary are read as the zero vector: they are
                 rare, and a tied embedding of a rare token is shaped by the softmax alone.
+    kind        "recurrent", or "transformer" (Vaswani et al. 2017): a `WindowTransformer` in place of the
+                recurrence, with `hidden` features, `layers` and `heads`, whose state is the last `context`
+                tokens. Of the options of recurrences below it has the dropout alone.
     embedding   features of E; `hidden` where it is None.
     dropout     on the embedding, between layers and on the output, in training only.
     softmax     "full", or "adaptive" (`throughtime.heads.Adaptive`): another distribution, much faster to
@@ -65,7 +71,7 @@ class LanguageModel(nn.Module):
                 factors of the penalties of `throughtime.nn.penalties` on the output of the recurrence, after
                 dropout and before it, which training adds to the loss (Merity et al. 2017).
 
-    The options between `dropout` and these are those of `Recurrent`; `variational` drops the same features
+    Those between `dropout` and these are those of `Recurrent`; `variational` drops the same features
     of the embedding and the output throughout a chunk too.
     """
 
@@ -75,7 +81,10 @@ class LanguageModel(nn.Module):
         boundary: int,
         unknown: int,
         *,
+        kind: Kind = "recurrent",
         cell: Cell | str = "lstm",
+        heads: int = 4,
+        context: int = 256,
         hidden: int = 256,
         layers: int = 1,
         embedding: int | None = None,
@@ -93,10 +102,16 @@ class LanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         embedding = hidden if embedding is None else embedding
+        check_sizes(classes=classes, hidden=hidden, embedding=embedding)
         if tied and embedding != hidden:
             raise ConfigError(
                 f"tied weights need embedding = hidden, got {embedding} and {hidden}: "
                 "leave the embedding out, or set tied to false"
+            )
+        if kind == "transformer" and embedding != hidden:
+            raise ConfigError(
+                f"a transformer reads as many features as it has, got embedding={embedding} and "
+                f"hidden={hidden}: leave the embedding out"
             )
         self.boundary, self.unknown = boundary, unknown
         self.dropout, self.variational = dropout, variational
@@ -104,20 +119,24 @@ class LanguageModel(nn.Module):
         self.temporal_activation_penalty = temporal_activation_penalty
         self.embedding = nn.Embedding(classes, embedding)
         weight = cast(nn.Parameter, nn.init.normal_(self.embedding.weight, std=embedding**-0.5))
-        self.recurrence = Recurrent(
-            cell,
-            embedding,
-            hidden,
-            layers=layers,
-            input_dropout=dropout,
-            dropout=dropout,
-            variational=variational,
-            recurrent_dropout=recurrent_dropout,
-            weight_dropout=weight_dropout,
-            zoneout=zoneout,
-            connection=connection,
-            learned_state=learned_state,
-        )
+        self.recurrence: Recurrent | WindowTransformer
+        if kind == "transformer":
+            self.recurrence = WindowTransformer(hidden, layers, heads, dropout=dropout, context=context)
+        else:
+            self.recurrence = Recurrent(
+                cell,
+                embedding,
+                hidden,
+                layers=layers,
+                input_dropout=dropout,
+                dropout=dropout,
+                variational=variational,
+                recurrent_dropout=recurrent_dropout,
+                weight_dropout=weight_dropout,
+                zoneout=zoneout,
+                connection=connection,
+                learned_state=learned_state,
+            )
         head = Adaptive if softmax == "adaptive" else Categorical
         self.head: Categorical | Adaptive = head(hidden, classes, weight if tied else None)
 

@@ -11,13 +11,11 @@ from torch.nn import functional as F
 
 from throughtime.errors import ConfigError
 from throughtime.heads.categorical import Categorical, Loss
-from throughtime.models.language_model import LanguageModel
 from throughtime.models.seq2seq import PairBatch
 from throughtime.nn.options import check_sizes
 from throughtime.nn.pooling import pool_mean
 from throughtime.nn.state import State
 from throughtime.nn.transformer import TransformerDecoder, TransformerEncoder, select
-from throughtime.nn.window_transformer import WindowTransformer
 
 
 class TransformerSeq2Seq(nn.Module):
@@ -109,47 +107,6 @@ class TransformerSeq2Seq(nn.Module):
 
     def _encode(self, source: Int[Tensor, "B S"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B S F"]:
         return self.encoder(_embed(self.source_embedding, source, lengths), lengths)
-
-
-class TransformerLanguageModel(LanguageModel):
-    """p(x_t | x_<t) = softmax(W h_t + b), h = transformer(E x_<t): `LanguageModel` without a recurrence.
-
-    classes     how many tokens there are.
-    boundary    the token that stands before each document: nothing before it is seen after it.
-    unknown     the token for what was never seen; it and the boundary are read as the zero vector.
-    features    of the embedding and the layers; a multiple of the heads with an even quotient.
-    dropout     that of `WindowTransformer`, and on its output, in training only.
-    tied        W = E (Press & Wolf 2017).
-    context     tokens that each layer sees at each: the token and those before it, from the state if they are
-                of an earlier chunk. Their positions are rotary.
-
-    The state is that of `WindowTransformer`: no gradient has to flow through it, and the loss is the same
-    whatever the chunks. Raises `ConfigError` for sizes or a dropout that cannot be.
-    """
-
-    def __init__(
-        self,
-        classes: int,
-        boundary: int,
-        unknown: int,
-        *,
-        features: int = 256,
-        layers: int = 4,
-        heads: int = 4,
-        dropout: float = 0.1,
-        tied: bool = True,
-        context: int = 256,
-    ) -> None:
-        nn.Module.__init__(self)  # that of LanguageModel makes a recurrence
-        check_sizes(classes=classes, features=features)
-        self.boundary, self.unknown = boundary, unknown
-        self.dropout, self.variational = dropout, False
-        self.activation_penalty = self.temporal_activation_penalty = 0.0
-        self.embedding = _embedding(classes, features)
-        stack = WindowTransformer(features, layers, heads, dropout=dropout, context=context)
-        self.recurrence = stack  # type: ignore[assignment]  # it is called as a recurrence is
-        weight = cast(nn.Parameter, self.embedding.weight)
-        self.head = Categorical(features, classes, weight if tied else None)
 
 
 def _embedding(classes: int, features: int) -> nn.Embedding:

@@ -150,9 +150,9 @@ def _batch(state: State) -> int | None:
     """The rows of all tensors, or None where there is no tensor."""
     _check_form(state)
     shapes = [value.shape for values in state for value in values]
-    if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
+    if any(not shape or shape[0] != shapes[0][0] for shape in shapes):
         raise ShapeError(
-            f"the tensors of a state must have shape [batch, hidden] with one batch, got "
+            f"the tensors of a state must have shape [batch, ...] with one batch, got "
             f"{', '.join(str(list(shape)) for shape in shapes)}"
         )
     return shapes[0][0] if shapes else None

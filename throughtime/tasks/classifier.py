@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -171,16 +172,13 @@ class ClassifierTask(Task[Table, EncodedTable]):
         """The tables; where none are given for validation, a share of each class, drawn at random."""
         data = config.data
         train = _read(data, data.paths)
-        labels = train.column(data.target)
-        single = [label for label, n in Counter(map(str, labels)).items() if n == 1]
-        if single and data.multi_label is None:
-            logger.warning("classes with a single example, which is trained on: %s", ", ".join(single[:10]))
+        labels = read_labels(train, data.target, data.multi_label)
+        if single := [label for label, n in Counter(chain.from_iterable(labels)).items() if n == 1]:
+            logger.warning("classes with a single example, which is trained on: %s", _some(single))
         if data.valid:
             valid = _read(data, data.valid)
         else:
-            groups = None if data.multi_label else list(map(str, labels))
-            rest, held = hold_out(len(train), data.valid_share, config.training.seed, groups)
-            train, valid = train.select(rest), train.select(held)
+            train, valid = _hold_out(config, train, labels)
         return Corpus(train, valid, _read(data, data.test) if data.test else None)
 
     @classmethod
@@ -190,9 +188,11 @@ class ClassifierTask(Task[Table, EncodedTable]):
         counts = Counter(
             label for labels in read_labels(train, data.target, data.multi_label) for label in labels
         )
+        if not counts:
+            raise DataError(f"{train.source}: no row has a label: give rows with labels in {data.target}")
         if len(counts) < 2 and data.multi_label is None:
             raise DataError(
-                f'{train.source}: every {data.target} is "{next(iter(counts), "")}": a classifier needs two'
+                f'{train.source}: every {data.target} is "{next(iter(counts))}": a classifier needs two'
             )
         labels = sorted(counts)
         processor = {"labels": labels, "counts": [counts[label] for label in labels]}
@@ -298,7 +298,7 @@ class ClassifierTask(Task[Table, EncodedTable]):
     def inputs(self, path: Path) -> Iterable[Any]:
         """The rows of a table, or the lines of a text."""
         data = self.config.data
-        if path.suffix == ".txt":
+        if path.name.endswith((".txt", ".txt.gz")):
             return read_lines(path)
         table = join_tables([read_table(path, data.input)])
         return [
@@ -401,6 +401,20 @@ def _read(data: LabelledConfig, paths: Paths) -> Table:
     if not paths:
         raise DataError("no data: give a table, or a folder of texts by class")
     return join_tables([read_table(path, (*data.input, data.target)) for path in paths])
+
+
+def _hold_out(config: ClassifierConfig, table: Table, labels: list[list[str]]) -> tuple[Table, Table]:
+    """What is trained on, where every label occurs, and what is kept for validation."""
+    groups = None if config.data.multi_label else list(chain.from_iterable(labels))
+    rest, held = hold_out(len(table), config.data.valid_share, config.training.seed, groups)
+    taught = set(chain.from_iterable(labels[k] for k in rest))
+    kept = [k for k in held if taught.issuperset(labels[k])]
+    if not kept:
+        raise DataError(
+            f"{table.source}: each row that was drawn for validation has a label that no other row has: give "
+            "more rows, or validation data with --valid"
+        )
+    return table.select(sorted({*range(len(table))}.difference(kept))), table.select(kept)
 
 
 def _fit_reader(data: LabelledConfig, texts: Sequence[str]) -> Terms | Tokeniser:

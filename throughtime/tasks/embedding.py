@@ -16,23 +16,32 @@ from throughtime.storage import write
 ADVICE = "make room, or give another --out"
 
 
+def check_format(path: Path) -> None:
+    """Raise `ConfigError` for a file that `save_vectors` would not write."""
+    if path.suffix not in {".npy", ".parquet"}:
+        raise ConfigError(f"{path} ends in neither .npy nor .parquet: give one of these")
+
+
 def save_vectors(path: Path, inputs: Sequence[Any], vectors: Float[NDArray[Any], "N F"]) -> None:
-    """Write vectors to .npy, or with the inputs beside them, as columns `input` and `vector`, to .parquet."""
+    """Write vectors to .npy, or with the inputs beside them, as columns `input` and `vector`, to .parquet.
+
+    Raises `ConfigError` for another name.
+    """
+    check_format(path)
     if path.suffix == ".npy":
 
         def save(new: Path) -> None:
             with new.open("wb") as file:
                 np.save(file, vectors)
-    elif path.suffix == ".parquet":
+    else:
 
         def save(new: Path) -> None:
             import pyarrow
             from pyarrow.parquet import write_table
 
-            table = {"input": [_plain(each) for each in inputs], "vector": list(vectors)}
+            table = {"input": list(map(plain, inputs)), "vector": list(vectors)}
             write_table(pyarrow.table(table), new)
-    else:
-        raise ConfigError(f"{path} ends in neither .npy nor .parquet: give one of these")
+
     write(path, save, ADVICE)
 
 
@@ -46,5 +55,6 @@ def nearest_rows(
     return [(int(k), float(cosines[k])) for k in order]
 
 
-def _plain(given: Any) -> Any:
+def plain(given: Any) -> Any:
+    """An input of a task as JSON: a text or a row of a table as it is, of a sentence its words."""
     return given if isinstance(given, str | dict) else " ".join(getattr(given, "words", given))

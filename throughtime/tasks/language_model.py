@@ -23,6 +23,7 @@ from throughtime.decode.completion import complete_words, typed_part
 from throughtime.decode.sampling import sample
 from throughtime.errors import ConfigError, DataError
 from throughtime.models.language_model import LanguageModel
+from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State, select_rows
 from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell
 from throughtime.train.config import StreamTraining
@@ -50,11 +51,14 @@ class TextConfig(DataConfig):
 class ModelConfig(Config):
     """The model: embedding, recurrence, softmax."""
 
+    kind: Literal["recurrent", "transformer"] = Field("recurrent", description="What reads the text.")
     cell: Annotated[str, AfterValidator(check_cell)] = Field(
         "lstm", description='Recurrence: a name that "throughtime cells" lists.'
     )
-    hidden: int = Field(256, ge=1, description="Units of each layer.")
-    layers: int = Field(1, ge=1, description="Recurrent layers on each other.")
+    hidden: int = Field(256, ge=1, description="Units of each layer; features of the transformer.")
+    layers: int = Field(1, ge=1, description="Layers on each other.")
+    heads: int = Field(4, ge=1, description="Heads of the transformer.")
+    context: int = Field(256, ge=1, description="Tokens back that each layer of the transformer sees.")
     embedding: int | None = Field(
         None, ge=1, description="Features of a token; as many as hidden if not given."
     )
@@ -237,7 +241,8 @@ class LanguageModelTask(Task[Text, Passage]):
 
     def remarks(self) -> list[str]:
         """What runs the recurrence."""
-        return [f"{self.config.model.cell} runs by {self.model.recurrence.explain()}"]
+        layer = self.model.recurrence
+        return [f"{self.config.model.cell} runs by {layer.explain()}"] if isinstance(layer, Recurrent) else []
 
     def read_loss(self, loss: float) -> str:
         """Bits per character, or perplexity."""

@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,8 +18,11 @@ from torch import Tensor
 
 from throughtime.config import Config
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
+from throughtime.data.labelled import read_texts
 from throughtime.data.pairs import Pairs, read_pairs
 from throughtime.data.split import hold_out
+from throughtime.data.tables import read_table
+from throughtime.data.text import read_lines
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.beam import beam_search
 from throughtime.decode.sequences import Hypothesis, sample_sequences
@@ -237,6 +241,13 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
     def open(self, paths: Paths) -> Pairs:
         """Other pairs."""
         return read_pairs(paths, self.config.data.input, self.config.data.target)
+
+    def inputs(self, path: Path) -> Iterable[str]:
+        """The input column of a table where training read tables, else and of .txt the lines."""
+        column = self.config.data.input
+        if column is None or path.name.endswith((".txt", ".txt.gz")):
+            return read_lines(path)
+        return read_texts(read_table(path, (column,)), (column,))
 
     def answer(self, inputs: Sequence[str]) -> list[dict[str, Any]]:
         """The output for each input; with its attention, or several outputs, where the search says so."""

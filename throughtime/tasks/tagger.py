@@ -19,7 +19,7 @@ from throughtime.config import Config
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
 from throughtime.data.columns import digest
 from throughtime.data.conll import Sentence, read_aligned, read_conll, write_conll
-from throughtime.data.spans import legal_transitions, repair, scheme, span_f1, spans
+from throughtime.data.spans import OUTSIDE, legal_transitions, repair, scheme, span_f1, spans
 from throughtime.data.spellings import Vocabulary, spell
 from throughtime.data.split import hold_out
 from throughtime.data.terms import split_text
@@ -193,11 +193,18 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
     def learn(cls, config: TaggerConfig, train: Sentences) -> dict[str, Any]:
         """Words, characters, tags, and the scheme of the tags."""
         found = scheme(tag for s in train.sentences for tag in s.tags)
-        tags = sorted({tag for s in train.sentences for tag in _repaired(s, found, config.data.scheme)[0]})
+        if found is None and config.data.scheme is not None:
+            raise DataError(
+                f"--scheme {config.data.scheme} is for tags of spans, as B-PER, I-PER and O: the tags here are "
+                "others, so leave it out"
+            )
+        tags = {tag for s in train.sentences for tag in _repaired(s, found, config.data.scheme)[0]}
+        if found is not None:
+            tags.add(OUTSIDE)  # without it there may be no legal tags for a sentence of some length
         words = Vocabulary.fit((s.words for s in train.sentences), config.data.lower)
         characters = Characters.fit("".join(s.words) for s in train.sentences)
         return {
-            "tags": tags,
+            "tags": sorted(tags),
             "scheme": found,
             "words": words.to_json(),
             "characters": characters.to_json(),
@@ -241,7 +248,10 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
         return sum(_lengths(part.sentences))
 
     def measure(self, part: EncodedSentences) -> Metrics:
-        """Loss and accuracy by word; of spans also precision, recall and F1, exact in words and kind."""
+        """Loss and accuracy by word; of spans also precision, recall and F1, exact in words and kind.
+
+        Tags are compared in the scheme of the training data.
+        """
         total, count = 0.0, 0
         predicted: list[list[str]] = [[] for _ in part.sentences]
         for rows in by_length(_lengths(part.sentences), TOKENS):
@@ -251,7 +261,7 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
             total, count = total + loss[0], count + loss[1]
             for k, tags in zip(rows, self._decode(batch), strict=True):
                 predicted[k] = tags
-        right = [tag for sentence in part.sentences for tag in sentence.tags]
+        right = [tag for sentence in part.sentences for tag in self._legal(sentence.tags)]
         found = [tag for tags in predicted for tag in tags]
         accuracy = sum(a == b for a, b in zip(right, found, strict=True)) / len(right)
         metrics = {"loss": total / max(count, 1), "accuracy": accuracy}
@@ -269,7 +279,7 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
         shown = part.sentences[:SHOWN]
         lines = []
         for sentence, answer in zip(shown, self.answer([s.words for s in shown]), strict=True):
-            rows = zip(sentence.words, answer["tags"], sentence.tags, strict=True)
+            rows = zip(sentence.words, answer["tags"], self._legal(sentence.tags), strict=True)
             lines.append(" ".join(f"{w}/{t}" + (f"({r}!)" if t != r else "") for w, t, r in rows))
         return "\n".join(lines)
 
@@ -278,8 +288,8 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
         return Sentences(_read(self.config.data, paths))
 
     def inputs(self, path: Path) -> Iterable[Any]:
-        """The lines of a text (.txt), or the sentences of a file of columns."""
-        if path.name.endswith((".txt", ".txt.gz")):
+        """The lines of a text (.txt, or any where words and tags are in two files), or sentences in columns."""
+        if self.config.data.parallel or path.name.endswith((".txt", ".txt.gz")):
             return read_lines(path)
         return read_conll(path, words=_column(self.config.data.words), tags=_column(self.config.data.tags))
 
@@ -291,8 +301,7 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
         """
         answers: list[dict[str, Any]] = [{} for _ in inputs]
         for rows, batch in self.input_batches(inputs):
-            found = zip(rows, self._decode(batch), self._probabilities(batch), strict=True)
-            for k, tags, probabilities in found:
+            for k, (tags, probabilities) in zip(rows, self._tagged(batch), strict=True):
                 answers[k] = self._answer(inputs[k], self._words(inputs[k]), tags, probabilities)
         return answers
 
@@ -369,19 +378,27 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
 
     @torch.no_grad()
     def _decode(self, batch: SentenceBatch) -> list[list[str]]:
-        """The tags of each sentence, in the scheme of the data, and legal in it."""
-        found = []
-        for row, length in zip(self.model.decode(batch).tolist(), batch.lengths.tolist(), strict=True):
-            tags = [self.tags[k] for k in row[:length]]
-            found.append(tags if self.scheme is None else repair(tags, self.scheme)[0])
-        return found
+        """The tags of each sentence."""
+        return self._names(self.model.decode(batch), batch)
 
     @torch.no_grad()
-    def _probabilities(self, batch: SentenceBatch) -> list[list[float]]:
-        """The probability of the tag that each word was given."""
-        tags = self.model.decode(batch).clamp(min=0)
-        marginals = self.model.marginals(batch).gather(-1, tags[..., None])[..., 0]
-        return [row[:n] for row, n in zip(marginals.tolist(), batch.lengths.tolist(), strict=True)]
+    def _tagged(self, batch: SentenceBatch) -> Iterator[tuple[list[str], list[float]]]:
+        """The tags of each sentence, and the probability that the model gives each of them."""
+        features = self.model.features(batch)
+        tags = self.model.head.decode(features, batch.lengths)
+        marginals = self.model.head.marginals(features, batch.lengths)
+        probabilities = marginals.gather(-1, tags.clamp(min=0)[..., None])[..., 0].tolist()
+        for names, row in zip(self._names(tags, batch), probabilities, strict=True):
+            yield names, row[: len(names)]
+
+    def _names(self, tags: Tensor, batch: SentenceBatch) -> list[list[str]]:
+        """Tags of the model in the scheme of the data, and legal in it."""
+        rows = zip(tags.tolist(), batch.lengths.tolist(), strict=True)
+        return [self._legal([self.tags[k] for k in row[:length]]) for row, length in rows]
+
+    def _legal(self, tags: Sequence[str]) -> list[str]:
+        """The same spans in the scheme of the data; tags that are of no spans stay as they are."""
+        return list(tags) if self.scheme is None else repair(tags, self.scheme)[0]
 
     @property
     def _device(self) -> torch.device:

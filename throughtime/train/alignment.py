@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+#: The most inches of a side: libraries refuse pictures of more than some ten thousand pixels.
+LARGEST = 60.0
+
 
 def draw_alignment(
     input_tokens: Sequence[str], output_tokens: Sequence[str], weights: Sequence[Sequence[float]]
 ) -> Figure:
     """Input tokens from left to right, output tokens from top to bottom, the darker the more attention."""
     rows, columns = len(output_tokens), len(input_tokens)
-    figure = Figure(figsize=(2 + 0.32 * columns, 1.6 + 0.32 * rows), layout="constrained")
+    figure = Figure(
+        figsize=(min(2 + 0.32 * columns, LARGEST), min(1.6 + 0.32 * rows, LARGEST)), layout="constrained"
+    )
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     image = axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="equal")
