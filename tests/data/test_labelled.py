@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from throughtime.data.columns import Places, Table
-from throughtime.data.labelled import read_labels, read_texts, table_of
+from throughtime.data.labelled import rarest, read_labels, read_texts, table_of
 from throughtime.errors import DataError
 
 
@@ -32,6 +32,12 @@ def test_with_a_separator_a_row_has_any_number_of_labels():
 @given(st.lists(st.lists(st.text("abc", min_size=1), max_size=4), min_size=1))
 def test_labels_that_were_joined_are_read(rows):
     assert read_labels(table(label=["||".join(row) for row in rows]), "label", "||") == rows
+
+
+def test_the_rarest_label_of_a_row_is_that_of_the_fewest_rows():
+    rows = [["a", "b"], ["a", "a", "c"], ["a", "a"], [], ["c", "b"], ["a", "d", "e"]]
+    assert rarest(rows) == ["b", "c", "a", None, "b", "d"]
+    assert rarest([["x"], ["y"], ["x"]]) == ["x", "y", "x"]
 
 
 def test_texts_of_several_columns_stand_beside_each_other_in_the_order_asked_for():

@@ -20,7 +20,12 @@ Json = Annotated[
 
 def parse(command: Callable[..., T], name: str, arguments: list[str]) -> T:
     """Call `command` with the options in `arguments`; wrong ones end the process with code 2."""
-    return tyro.cli(command, prog=f"throughtime {name}", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+    config = (
+        tyro.conf.OmitArgPrefixes,
+        tyro.conf.DisallowNone,
+        tyro.conf.PositionalMetavarFromFieldName,
+    )
+    return tyro.cli(command, prog=f"throughtime {name}", args=arguments, config=config)
 
 
 def messages() -> Console:

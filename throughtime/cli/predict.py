@@ -74,7 +74,7 @@ def _arriving() -> Iterator[list[str]]:
         raise ConfigError("standard input is closed: give it lines, or an input in the command")
     lines: queue.Queue[str | None] = queue.Queue(maxsize=4 * ROWS)
     # Not sys.stdin itself: Python aborts where it ends while a thread waits in that.
-    stdin = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115, PTH123
+    stdin = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
 
     def read() -> None:
         for line in stdin:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,16 @@ def read_labels(table: Table, column: str, separator: str | None = None) -> list
         else:
             raise DataError(f"{table.place(k)}: {column} is empty: give each row a class, or leave it out")
     return rows
+
+
+def rarest(labels: Sequence[Sequence[str]]) -> list[str | None]:
+    """Of the labels of each row the one that the fewest rows have; None where a row has none.
+
+    To draw the same share of each of these keeps rare labels in both parts, and in the first one those that
+    occur once (compare Sechidis et al. 2011).
+    """
+    counts = Counter(label for row in labels for label in set(row))
+    return [min(row, key=lambda label: (counts[label], label), default=None) for row in labels]
 
 
 def read_texts(table: Table, columns: Sequence[str]) -> list[str]:

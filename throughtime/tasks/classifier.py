@@ -20,9 +20,8 @@ from torch import Tensor
 from throughtime.config import Config
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
 from throughtime.data.columns import Table, join_tables
-from throughtime.data.labelled import read_labels, read_texts, table_of
+from throughtime.data.labelled import rarest, read_labels, read_texts, table_of
 from throughtime.data.scaling import Scaling, read_numbers
-from throughtime.data.split import hold_out
 from throughtime.data.tables import read_table
 from throughtime.data.terms import Terms
 from throughtime.data.text import read_lines
@@ -32,7 +31,7 @@ from throughtime.heads.categorical import Categorical
 from throughtime.heads.multi_label import MultiLabel
 from throughtime.models.classifier import Classifier, Head, make_classifier
 from throughtime.nn.recurrent import Recurrent
-from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell, divide
 from throughtime.tasks.vectors import put_vectors
 from throughtime.train.classification import calibrate, class_metrics, confusion_matrix, multi_label_metrics
 from throughtime.train.config import ExampleTraining
@@ -171,15 +170,14 @@ class ClassifierTask(Task[Table, EncodedTable]):
     def read(cls, config: ClassifierConfig) -> Corpus[Table]:
         """The tables; where none are given for validation, a share of each class, drawn at random."""
         data = config.data
-        train = _read(data, data.paths)
-        labels = read_labels(train, data.target, data.multi_label)
-        if single := [label for label, n in Counter(chain.from_iterable(labels)).items() if n == 1]:
-            logger.warning("classes with a single example, which is trained on: %s", _some(single))
-        if data.valid:
-            valid = _read(data, data.valid)
-        else:
-            train, valid = _hold_out(config, train, labels)
-        return Corpus(train, valid, _read(data, data.test) if data.test else None)
+
+        def labels(part: Table) -> list[list[str]]:
+            return read_labels(part, data.target, data.multi_label)
+
+        corpus = divide(data, config.training.seed, partial(_read, data), lambda part: rarest(labels(part)))
+        if single := [label for label, n in Counter(chain(*labels(corpus.train))).items() if n == 1]:
+            logger.warning("classes with a single example to train on: %s", _some(single))
+        return corpus
 
     @classmethod
     def learn(cls, config: ClassifierConfig, train: Table) -> dict[str, Any]:
@@ -266,9 +264,9 @@ class ClassifierTask(Task[Table, EncodedTable]):
             return metrics | multi_label_metrics(probs, part.targets)
         return metrics | class_metrics(probs, part.targets)[0]
 
-    def criterion(self, metrics: Metrics) -> float:
-        """The highest accuracy, or micro F1 of several labels."""
-        return -metrics["micro_f1" if self.config.data.multi_label else "accuracy"]
+    def quality(self, metrics: Metrics) -> float:
+        """Accuracy, or micro F1 of several labels."""
+        return metrics["micro_f1" if self.config.data.multi_label else "accuracy"]
 
     def figures(self, part: EncodedTable) -> dict[str, Figure]:
         """The confusion matrix and the calibration, for one class each."""
@@ -401,20 +399,6 @@ def _read(data: LabelledConfig, paths: Paths) -> Table:
     if not paths:
         raise DataError("no data: give a table, or a folder of texts by class")
     return join_tables([read_table(path, (*data.input, data.target)) for path in paths])
-
-
-def _hold_out(config: ClassifierConfig, table: Table, labels: list[list[str]]) -> tuple[Table, Table]:
-    """What is trained on, where every label occurs, and what is kept for validation."""
-    groups = None if config.data.multi_label else list(chain.from_iterable(labels))
-    rest, held = hold_out(len(table), config.data.valid_share, config.training.seed, groups)
-    taught = set(chain.from_iterable(labels[k] for k in rest))
-    kept = [k for k in held if taught.issuperset(labels[k])]
-    if not kept:
-        raise DataError(
-            f"{table.source}: each row that was drawn for validation has a label that no other row has: give "
-            "more rows, or validation data with --valid"
-        )
-    return table.select(sorted({*range(len(table))}.difference(kept))), table.select(kept)
 
 
 def _fit_reader(data: LabelledConfig, texts: Sequence[str]) -> Terms | Tokeniser:

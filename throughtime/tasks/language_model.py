@@ -42,6 +42,7 @@ class TextConfig(DataConfig):
 
     paths: Annotated[Paths, tyro.conf.Positional] = Field((), description="Text files or folders, UTF-8.")
     valid_share: float = Field(0.1, gt=0, lt=1, description="Last part of the text, kept for validation.")
+    test_share: float = Field(0.0, ge=0, lt=1, description="Part of the text behind that, kept for the test.")
     tokens: Literal["char", "word", "bpe"] = Field("char", description="What the text is cut into.")
     vocabulary: int | None = Field(
         None, ge=3, description="Most tokens there may be; all of them, or 4096 byte pairs, where not given."
@@ -158,14 +159,16 @@ class LanguageModelTask(Task[Text, Passage]):
     def read(cls, config: LanguageModelConfig) -> Corpus[Text]:
         """The text to train, to validate and to test on, read once from end to end."""
         data = config.data
-        text = open_text(data.paths)
+        text, test = open_text(data.paths), open_text(data.test) if data.test else None
+        if test is None and data.test_share:
+            text, test = text.split(data.test_share)
         train, valid = (text, open_text(data.valid)) if data.valid else text.split(data.valid_share)
         if not train.characters or not valid.characters:
             raise DataError(
                 f"a text of {text.characters} characters is too short to keep {data.valid_share:.0%} of it "
                 "for validation: give more text, or validation text with --valid"
             )
-        return Corpus(train, valid, open_text(data.test) if data.test else None)
+        return Corpus(train, valid, test)
 
     @classmethod
     def learn(cls, config: LanguageModelConfig, train: Text) -> dict[str, Any]:
@@ -222,12 +225,17 @@ class LanguageModelTask(Task[Text, Passage]):
         return open_text(paths)
 
     def answer(self, inputs: Sequence[str]) -> list[dict[str, Any]]:
-        """How likely each text is: its log-probability (nats), loss, perplexity, bits per character."""
-        scores = map(self.score, inputs)
-        return [
-            {"text": text, "log_prob": score.log_prob} | score.metrics
-            for text, score in zip(inputs, scores, strict=True)
-        ]
+        """How likely each text is: its log-probability (nats), loss, perplexity, bits per character.
+
+        A text without a token, such as an empty line, has a log-probability of 0 and no other number.
+        """
+        return [self._likelihood(text) for text in inputs]
+
+    def _likelihood(self, text: str) -> dict[str, Any]:
+        if not len(self.tokeniser.encode(text)):
+            return {"text": text, "log_prob": 0.0}
+        score = self.score(text)
+        return {"text": text, "log_prob": score.log_prob} | score.metrics
 
     def input_batches(self, inputs: Sequence[str]) -> Iterator[tuple[list[int], Texts]]:
         """Texts of about equal length side by side, each after a boundary."""

@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -20,7 +21,6 @@ from throughtime.config import Config
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
 from throughtime.data.labelled import read_texts
 from throughtime.data.pairs import Pairs, read_pairs
-from throughtime.data.split import hold_out
 from throughtime.data.tables import read_table
 from throughtime.data.text import read_lines
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, tokeniser_from_json
@@ -29,7 +29,7 @@ from throughtime.decode.sequences import Hypothesis, sample_sequences
 from throughtime.errors import DataError
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.transformer import TransformerSeq2Seq
-from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell, divide
 from throughtime.train.config import ExampleTraining
 from throughtime.train.metrics import Metrics
 from throughtime.train.translation import translation_metrics, translation_signatures
@@ -160,18 +160,12 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
     def read(cls, config: Seq2SeqConfig) -> Corpus[Pairs]:
         """The pairs; where none are given for validation, some of those for training, drawn at random."""
         data = config.data
-        train = read_pairs(data.paths, data.input, data.target)
-        valid = read_pairs(data.valid, data.input, data.target) if data.valid else None
-        if valid is None:
-            rest, held = hold_out(len(train), data.valid_share, config.training.seed)
-            train, valid = train.select(rest), train.select(held)
-        test = read_pairs(data.test, data.input, data.target) if data.test else None
-        return Corpus(train, valid, test)
+        return divide(data, config.training.seed, lambda paths: read_pairs(paths, data.input, data.target))
 
     @classmethod
     def learn(cls, config: Seq2SeqConfig, train: Pairs) -> dict[str, Any]:
         """The tokeniser of both sides, and the length of the longest target."""
-        texts = (f"{text}\n" for side in (train.sources, train.targets) for text in side)
+        texts = chain(train.sources, train.targets)
         tokeniser = fit_tokeniser(config.data.tokens, texts, config.data.vocabulary)
         longest = max(len(tokeniser.encode(text)) for text in train.targets)
         return {"tokeniser": tokeniser.to_json(), "longest": min(longest, config.data.max_length)}
@@ -224,9 +218,9 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
         outputs = [self._text(best[0].tokens) for best in self._search(part.sources, SearchConfig(beams=1))]
         return self._loss(part) | translation_metrics(outputs, part.pairs.targets)
 
-    def criterion(self, metrics: Metrics) -> float:
-        """The highest chrF, which words, digits and spellings alike are measured by."""
-        return -metrics["chrf"]
+    def quality(self, metrics: Metrics) -> float:
+        """chrF, which words, digits and spellings alike are measured by."""
+        return metrics["chrf"]
 
     def signatures(self) -> dict[str, str]:
         """How BLEU and chrF were computed."""

@@ -17,7 +17,7 @@ from throughtime.nn.state import select_rows
 from throughtime.tasks.language_model import LanguageModelTask
 
 #: A word, as it stands between what is none.
-WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:['’][^\W\d_]+)*(?!\w)")
 #: What a single slip of the fingers costs, in nats: one key in some hundreds goes wrong.
 SLIP = 6.0
 #: Slips in a word that are thought of, words that are weighed in context, and words after it that are read.

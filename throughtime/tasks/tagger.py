@@ -21,7 +21,6 @@ from throughtime.data.columns import digest
 from throughtime.data.conll import Sentence, read_aligned, read_conll, write_conll
 from throughtime.data.spans import OUTSIDE, legal_transitions, repair, scheme, span_f1, spans
 from throughtime.data.spellings import Vocabulary, spell
-from throughtime.data.split import hold_out
 from throughtime.data.terms import split_text
 from throughtime.data.text import read_lines
 from throughtime.data.tokens import Characters, tokeniser_from_json
@@ -29,7 +28,7 @@ from throughtime.errors import DataError, RunError
 from throughtime.heads.crf import CRF
 from throughtime.heads.per_step import PerStep
 from throughtime.models.tagger import Tagger
-from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell, divide
 from throughtime.tasks.vectors import put_vectors
 from throughtime.train.config import ExampleTraining
 from throughtime.train.metrics import Metrics
@@ -133,6 +132,13 @@ class Sentences:
 
     sentences: list[Sentence]
 
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def select(self, rows: Sequence[int]) -> Sentences:
+        """These sentences, in this order."""
+        return Sentences([self.sentences[row] for row in rows])
+
     @property
     def digest(self) -> str:
         """The same for the same words and tags only."""
@@ -180,14 +186,7 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
     @classmethod
     def read(cls, config: TaggerConfig) -> Corpus[Sentences]:
         """The sentences; where none are given for validation, some of them, drawn at random."""
-        data = config.data
-        train = _read(data, data.paths)
-        valid = _read(data, data.valid) if data.valid else None
-        if valid is None:
-            parts = hold_out(len(train), data.valid_share, config.training.seed)
-            train, valid = ([train[k] for k in part] for part in parts)
-        test = Sentences(_read(data, data.test)) if data.test else None
-        return Corpus(Sentences(train), Sentences(valid), test)
+        return divide(config.data, config.training.seed, partial(_read, config.data))
 
     @classmethod
     def learn(cls, config: TaggerConfig, train: Sentences) -> dict[str, Any]:
@@ -195,8 +194,8 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
         found = scheme(tag for s in train.sentences for tag in s.tags)
         if found is None and config.data.scheme is not None:
             raise DataError(
-                f"--scheme {config.data.scheme} is for tags of spans, as B-PER, I-PER and O: the tags here are "
-                "others, so leave it out"
+                f"--scheme {config.data.scheme} is for tags of spans, as B-PER, I-PER and O: the tags here "
+                "are others, so leave it out"
             )
         tags = {tag for s in train.sentences for tag in _repaired(s, found, config.data.scheme)[0]}
         if found is not None:
@@ -270,9 +269,9 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
             metrics |= {"precision": quality["precision"], "recall": quality["recall"], "f1": quality["f1"]}
         return metrics
 
-    def criterion(self, metrics: Metrics) -> float:
-        """The highest F1 of spans, or accuracy where there are none."""
-        return -metrics.get("f1", metrics["accuracy"])
+    def quality(self, metrics: Metrics) -> float:
+        """F1 of spans, or accuracy where there are none."""
+        return metrics.get("f1", metrics["accuracy"])
 
     def sample(self, part: EncodedSentences) -> str:
         """The first sentences with their tags; what is wrong has the right tag behind it."""
@@ -285,10 +284,10 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
 
     def open(self, paths: Paths) -> Sentences:
         """Other sentences."""
-        return Sentences(_read(self.config.data, paths))
+        return _read(self.config.data, paths)
 
     def inputs(self, path: Path) -> Iterable[Any]:
-        """The lines of a text (.txt, or any where words and tags are in two files), or sentences in columns."""
+        """The lines of a text (.txt, or where words and tags are in two files), or sentences in columns."""
         if self.config.data.parallel or path.name.endswith((".txt", ".txt.gz")):
             return read_lines(path)
         return read_conll(path, words=_column(self.config.data.words), tags=_column(self.config.data.tags))
@@ -405,15 +404,15 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
         return self.model.embedding.weight.device
 
 
-def _read(data: TaggedConfig, paths: Paths) -> list[Sentence]:
+def _read(data: TaggedConfig, paths: Paths) -> Sentences:
     if data.parallel:
         if len(paths) != 2:
             raise DataError(f"--parallel reads two files, one of words and one of tags, got {len(paths)}")
-        return read_aligned(*paths)
+        return Sentences(read_aligned(*paths))
     if not paths:
         raise DataError("no data: give files of a word a line with its columns")
     found = [read_conll(path, words=_column(data.words), tags=_column(data.tags)) for path in paths]
-    return [sentence for sentences in found for sentence in sentences]
+    return Sentences([sentence for sentences in found for sentence in sentences])
 
 
 def _column(name: str | None) -> int | str | None:

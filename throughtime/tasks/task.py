@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from throughtime.cells.library import find_cell
 from throughtime.config import Config
+from throughtime.data.split import hold_out
 from throughtime.errors import CellError, ConfigError, RunError
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State
@@ -43,6 +44,8 @@ Paths = tuple[Path, ...]
 
 #: What a run may have otherwise when it goes on: where the data are, and how long and fast to train.
 MAY_CHANGE = {"paths", "valid", "test", *TrainingConfig.model_fields} - {"optimizer", "seed"}
+#: What a nat of loss weighs where the best weights are chosen: it decides between equals alone.
+TIE = 1e-6
 
 
 class DataConfig(Config):
@@ -52,6 +55,7 @@ class DataConfig(Config):
     valid: Paths = Field((), description="Files for validation; else a part of the training data.")
     test: Paths = Field((), description="Files that the finished model is measured on.")
     valid_share: float = Field(0.1, gt=0, lt=1, description="Part of the data kept for validation.")
+    test_share: float = Field(0.0, ge=0, lt=1, description="Part of the data kept for the test, before that.")
 
     def absolute(self) -> Self:
         """The same with absolute paths, which hold from any folder."""
@@ -175,9 +179,9 @@ class Task(ABC, Generic[P, E]):
         """How metrics were computed, where the field asks for it."""
         return {}
 
-    def criterion(self, metrics: Metrics) -> float:
-        """What the best weights are chosen by: the lower the better."""
-        return metrics["loss"]
+    def quality(self, metrics: Metrics) -> float:
+        """What the best weights are chosen by, the higher the better; of equal ones the lowest loss."""
+        return -metrics["loss"]
 
     def remarks(self) -> list[str]:
         """What a person who trains the model may want to know before it begins."""
@@ -321,7 +325,7 @@ class Task(ABC, Generic[P, E]):
             self.config.training,
             validate=validate,
             validation_tokens=self.size(data.valid),
-            score=self.criterion,
+            score=lambda metrics: TIE * metrics["loss"] - self.quality(metrics),
             sample=show,
             read=self.read_loss,
             resume=resume,
@@ -335,6 +339,42 @@ class Task(ABC, Generic[P, E]):
                 for name, figure in best.figures(data.valid if data.test is None else data.test).items():
                     save_figure(figure, run.folder / f"{name}.png")
         return Trained(run.folder, run.best_metrics(), test, progress.step, progress.seconds, finished)
+
+
+class Examples(Part, Protocol):
+    """A part of the data that is made of examples."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """These of them, in this order."""
+
+
+X = TypeVar("X", bound=Examples)
+
+
+def divide(
+    data: DataConfig,
+    seed: int,
+    read: Callable[[Paths], X],
+    labels: Callable[[X], Sequence[Hashable] | None] = lambda part: None,
+) -> Corpus[X]:
+    """The examples to train, to validate and to test on.
+
+    What has no files of its own is a share of the training data, drawn at random from the seed; where there
+    are `labels`, of each label the same share.
+    """
+
+    def hold(part: X, share: float) -> tuple[X, X]:
+        rest, held = hold_out(len(part), share, seed, labels(part))
+        return part.select(rest), part.select(held)
+
+    train, test = read(data.paths), read(data.test) if data.test else None
+    if test is None and data.test_share:
+        train, test = hold(train, data.test_share)
+    train, valid = (train, read(data.valid)) if data.valid else hold(train, data.valid_share)
+    return Corpus(train, valid, test)
 
 
 def _last_state(ran: list[tuple[Recurrent, State]]) -> Tensor:

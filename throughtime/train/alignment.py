@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-#: The most inches of a side: libraries refuse pictures of more than some ten thousand pixels.
-LARGEST = 60.0
+#: The most tokens of a side that each have a label and a place of their own: a picture stays of a size that
+#: can be drawn.
+MOST = 180
 
 
 def draw_alignment(
@@ -17,13 +18,13 @@ def draw_alignment(
     """Input tokens from left to right, output tokens from top to bottom, the darker the more attention."""
     rows, columns = len(output_tokens), len(input_tokens)
     figure = Figure(
-        figsize=(min(2 + 0.32 * columns, LARGEST), min(1.6 + 0.32 * rows, LARGEST)), layout="constrained"
+        figsize=(2 + 0.32 * min(columns, MOST), 1.6 + 0.32 * min(rows, MOST)), layout="constrained"
     )
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     image = axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="equal")
-    axes.set_xticks(range(columns), [_plain(token) for token in input_tokens], rotation=60, ha="left")
-    axes.set_yticks(range(rows), [_plain(token) for token in output_tokens])
+    axes.set_xticks(*_labels(input_tokens), rotation=60, ha="left")
+    axes.set_yticks(*_labels(output_tokens))
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_xlabel("input")
@@ -32,5 +33,8 @@ def draw_alignment(
     return figure
 
 
-def _plain(token: str) -> str:
-    return token.replace("$", r"\$")  # which matplotlib would read as the beginning of a formula
+def _labels(tokens: Sequence[str]) -> tuple[range, list[str]]:
+    """Where there are labels, and which."""
+    where = range(0, len(tokens), -(-len(tokens) // MOST) or 1)
+    # A dollar is what matplotlib would read as the beginning of a formula.
+    return where, [tokens[k].replace("$", r"\$") for k in where]

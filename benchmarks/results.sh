@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The trainings behind the README's table of results, one after the other: results.sh DATA OUT [NAME ...]
+#
+# DATA holds sentiment/, tagging/, ..., as the README names them; each NAME below makes the run OUT/NAME and the log
+# OUT/NAME.log. Nothing else should run meanwhile.
+set -euo pipefail
+data=$(realpath "$1") out=$2
+shift 2
+mkdir -p "$out"
+cd "$out"
+throughtime=${THROUGHTIME:-throughtime}
+recipes=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../recipes
+
+train() { # NAME TASK ARGUMENTS: train the run NAME, unless it is there
+  local name=$1 task=$2
+  shift 2
+  [ -e "$name" ] && return
+  echo "--- $name"
+  { time $throughtime train "$task" "$@" --out "$name"; } >"$name.log" 2>&1
+  grep -E -A2 '^(validation|test):' "$name.log" || true
+}
+
+sst=$data/sentiment/sst2
+sst2() { train "$1" classifier "$sst/train.tsv" --valid "$sst/dev.tsv" --test "$sst/test.tsv" --input 1 --target 2 \
+  --max-epochs 6 "${@:2}"; }
+sst2-recurrent() { sst2 "$FUNCNAME"; }
+sst2-bag-of-words() { sst2 "$FUNCNAME" --model bag-of-words; }
+sst2-fixed-window() { sst2 "$FUNCNAME" --model fixed-window; }
+
+ewt=$data/tagging/ud_ewt/en_ewt-ud
+ewt-upos() { train "$FUNCNAME" tagger "$ewt-train.conllu.gz" --valid "$ewt-dev.conllu" --test "$ewt-test.conllu" \
+  --config "$recipes/parts-of-speech.toml" --max-minutes 15; }
+
+wnut=$data/tagging/wnut17
+wnut17() { train "$1" tagger "$wnut/wnut17train.conll" --valid "$wnut/emerging.dev.conll" \
+  --test "$wnut/emerging.test.annotated" --config "$recipes/names.toml" --max-epochs 15 "${@:2}"; }
+wnut17-crf() { wnut17 "$FUNCNAME"; }
+wnut17-softmax() { wnut17 "$FUNCNAME" --head softmax; }
+
+atis=$data/dialogue/atis
+atis-slots() { train "$FUNCNAME" tagger "$atis/train/seq.in" "$atis/train/seq.out" --parallel \
+  --valid "$atis"/valid/seq.{in,out} --test "$atis"/test/seq.{in,out} --max-epochs 8; }
+atis-intent() {
+  for part in train valid test; do paste "$atis/$part/seq.in" "$atis/$part/label" >"atis-$part.tsv"; done
+  train "$FUNCNAME" classifier atis-train.tsv --valid atis-valid.tsv --test atis-test.tsv --input 1 --target 2 \
+    --batch-tokens 500 --max-epochs 15
+}
+
+flickr=$data/translation/multi30k
+multi30k() { train "$1" seq2seq "$flickr"/train.{en,de}.gz --valid "$flickr"/val.{en,de}.gz \
+  --test "$flickr"/test_2016_flickr.{en,de}.gz --config "$recipes/translation.toml" --max-minutes 25 "${@:2}"; }
+multi30k-attention() { multi30k "$FUNCNAME"; }
+multi30k-bottleneck() { multi30k "$FUNCNAME" --attention none; }
+multi30k-transformer() { multi30k "$FUNCNAME" --kind transformer; }
+
+names() { train "$FUNCNAME" classifier "$data/names" --tokens char --batch-tokens 500 --max-epochs 8; }
+splice() { train "$FUNCNAME" classifier "$data/dna/splice.csv" --input sequence --tokens kmer --max-epochs 20; }
+
+wikitext=$data/text/wikitext2
+wikitext2() { train "$FUNCNAME" language-model "$wikitext/train.txt.gz" --valid "$wikitext/valid.txt" \
+  --test "$wikitext/test.txt" --config "$recipes/words.toml" --max-minutes 60; }
+
+books=$data/books
+authors() { # the first nine tenths to learn from, the last to be told apart
+  for book in plato_republic joyce_ulysses; do
+    lines=$(($(wc -l <"$books/$book.txt") * 9 / 10))
+    head -n "$lines" "$books/$book.txt" >"$book.txt"
+    tail -n "+$((lines + 1))" "$books/$book.txt" >"$book.rest.txt"
+    train "$book" language-model "$book.txt" --max-minutes 3
+  done
+  for book in plato_republic joyce_ulysses; do
+    $throughtime identify plato_republic joyce_ulysses --file "$book.rest.txt" --passage 60 --author "$book" --json \
+      2>&1 >/dev/null | tail -1
+  done
+}
+
+default="sst2-recurrent sst2-bag-of-words sst2-fixed-window atis-slots atis-intent names splice wnut17-crf wnut17-softmax
+  ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2"
+for name in ${*:-$default}; do "$name"; done
