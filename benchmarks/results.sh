@@ -51,7 +51,7 @@ multi30k() { train "$1" seq2seq "$flickr"/train.{en,de}.gz --valid "$flickr"/val
   --test "$flickr"/test_2016_flickr.{en,de}.gz --config "$recipes/translation.toml" --max-minutes 25 "${@:2}"; }
 multi30k-attention() { multi30k "$FUNCNAME"; }
 multi30k-bottleneck() { multi30k "$FUNCNAME" --attention none; }
-multi30k-transformer() { multi30k "$FUNCNAME" --kind transformer; }
+multi30k-transformer() { multi30k "$FUNCNAME" --model transformer; }
 
 names() { train "$FUNCNAME" classifier "$data/names" --tokens char --batch-tokens 500 --max-epochs 8; }
 splice() { train "$FUNCNAME" classifier "$data/dna/splice.csv" --input sequence --tokens kmer --max-epochs 20; }

@@ -22,6 +22,11 @@ def test_columns_are_brought_to_one_scale_and_a_constant_one_to_zero():
     assert np.array_equal(again.encode(read_numbers(given, ["a", "b"])), scaled)
 
 
+def test_a_constant_that_rounding_leaves_a_deviation_is_constant():
+    scaling = Scaling.fit(table(a=[0.1] * 25), ["a"])
+    assert scaling.encode(np.array([[0.1], [0.2]])) == pytest.approx(np.array([[0.0], [0.1]]), abs=1e-6)
+
+
 @pytest.mark.parametrize("value", ["", "n/a", None, "nan", "inf"])
 def test_what_is_no_finite_number_is_named_with_its_row(value):
     with pytest.raises(DataError, match=r"data.csv, line 3: a is .*no finite number"):

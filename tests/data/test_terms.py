@@ -30,7 +30,7 @@ def test_kmers_overlap():
 
 
 def test_rare_terms_are_unknown_and_the_most_frequent_come_first():
-    terms = Terms.fit(["the cat the", "The dog"], "word", lower=True, least=2)
+    terms = Terms.fit(["the cat the", "The dog"], "word", lower=True, min_count=2)
     assert terms.texts == ["the"] and terms.size == 3
     assert terms.encode("THE zebra the").tolist() == [2, 1, 2]
     assert Terms.fit(["a b b c c c"], "word", most=4).texts == ["c", "b"]
@@ -38,7 +38,7 @@ def test_rare_terms_are_unknown_and_the_most_frequent_come_first():
 
 def test_texts_without_such_terms_are_refused():
     with pytest.raises(DataError, match="occurs 2 times"):
-        Terms.fit(["each word once"], "word", least=2)
+        Terms.fit(["each word once"], "word", min_count=2)
 
 
 @given(texts=st.lists(st.text("ab ,.'-É", min_size=1), min_size=1), lower=st.booleans())

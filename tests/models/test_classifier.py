@@ -19,7 +19,7 @@ OF_TOKENS = {
     "fixed-window": {"window": 3},
     "big-window": {"window": LONGEST},
     "recurrent": {"layers": 2, "bidirectional": True, "pooling": "attention"},
-    "transformer": {"layers": 2, "attention_heads": 2},
+    "transformer": {"layers": 2, "heads": 2},
 }
 every_model = pytest.mark.parametrize("model", OF_TOKENS)
 every_head = pytest.mark.parametrize("head", [Categorical, MultiLabel])
@@ -256,7 +256,7 @@ def test_the_options_of_the_recurrence_reach_it():
 
 
 def test_the_options_of_the_transformer_reach_it():
-    transformer = make("transformer", layers=3, attention_heads=3, dropout=0.2).encoder.transformer
+    transformer = make("transformer", layers=3, heads=3, dropout=0.2).encoder.transformer
     assert (transformer.features, transformer.heads, len(transformer.layers)) == (6, 3, 3)
     assert transformer.dropout.p == 0.2
 
@@ -339,7 +339,7 @@ def sequences_of(rule, steps=4):
 
 
 def toy(model, **options):
-    options = {"window": 4, "attention_heads": 2, "embedding": 16, "hidden": 16, **options}
+    options = {"window": 4, "heads": 2, "embedding": 16, "hidden": 16, **options}
     return make_classifier(model, 2, words=4, **options)
 
 

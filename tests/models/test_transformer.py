@@ -285,7 +285,7 @@ def tokens_of(rows=3, steps=11, lowest=0):
 
 def language_model(context=5, **options):
     options = {"hidden": 8, "layers": 2, "heads": 2, **options}
-    return drawn(LanguageModel(CLASSES, BOUNDARY, UNKNOWN, kind="transformer", context=context, **options))
+    return drawn(LanguageModel(CLASSES, BOUNDARY, UNKNOWN, model="transformer", context=context, **options))
 
 
 def one_by_one(model, batch, state):
@@ -375,7 +375,7 @@ def test_rows_of_a_state_go_on_apart():
 @either
 def test_each_parameter_of_a_language_model_gets_a_gradient(tied):
     model = LanguageModel(
-        CLASSES, BOUNDARY, UNKNOWN, kind="transformer", hidden=8, layers=2, context=6, tied=tied
+        CLASSES, BOUNDARY, UNKNOWN, model="transformer", hidden=8, layers=2, context=6, tied=tied
     )
     model.loss(batch_of(tokens_of(4, 20))).total.backward()
     check_gradients(model)
@@ -408,7 +408,7 @@ def test_impossible_options_of_a_language_model():
 def test_copying_is_learned_and_done_from_the_state():
     """Each token is that of three before. What is learned in one go is said in chunks of two tokens."""
     generator = torch.Generator().manual_seed(0)
-    model = LanguageModel(8, BOUNDARY, UNKNOWN, kind="transformer", hidden=32, layers=2, context=6)
+    model = LanguageModel(8, BOUNDARY, UNKNOWN, model="transformer", hidden=32, layers=2, context=6)
 
     def draw(rows):
         batch = batch_of(torch.randint(2, 8, (rows, 3), generator=generator).repeat(1, 6))

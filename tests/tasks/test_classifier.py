@@ -23,7 +23,7 @@ THINGS = ["house", "car", "tree", "dog", "boat"]
 
 def config(*paths, data=(), model=(), **training):
     """A small model of one of the simplest kind."""
-    small = {"model": "bag-of-words", "hidden": 12, "embedding": 8, "attention_heads": 2, "dropout": 0.0}
+    small = {"model": "bag-of-words", "hidden": 12, "embedding": 8, "heads": 2, "dropout": 0.0}
     quick = {"max_epochs": 25, "learning_rate": 0.1, "batch_tokens": 100}
     return ClassifierConfig(
         data={"paths": paths} | dict(data), model=small | dict(model), training=quick | training
@@ -194,7 +194,7 @@ def genes(count, seed):
 
 def test_kmers_know_the_order_of_their_letters(tmp_path):
     path = write_csv(tmp_path / "data.csv", genes(240, 0))
-    task = train(tmp_path, path, data={"tokens": "kmer", "kmer": 4})
+    task = train(tmp_path, path, data={"tokens": "kmer", "kmer_length": 4})
     assert task.evaluate((write_csv(tmp_path / "new.csv", genes(100, 1)),))["accuracy"] > 0.8
     upper, lower, short = task.answer(["CCGATTCC", "ccgattcc", "GAT"])
     assert upper["label"] == "there" and upper["probabilities"] == lower["probabilities"]

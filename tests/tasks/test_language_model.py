@@ -305,7 +305,7 @@ def test_a_neural_cache_is_read_when_a_text_is_measured(runs, tmp_path):
 
 
 def test_a_transformer_trains_generates_completes_and_is_measured(tmp_path):
-    trained = train(tmp_path, kind="transformer", layers=2, dropout=0.0, max_epochs=25, context=24)
+    trained = train(tmp_path, model="transformer", layers=2, dropout=0.0, max_epochs=25, context=24)
     assert trained.valid["bits_per_character"] < 0.6
     task = throughtime.load(tmp_path / "run")
     assert task.generate("the cat sat", 10, temperature=0) == " on the ma"

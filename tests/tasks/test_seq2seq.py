@@ -166,7 +166,7 @@ MODELS = {
     "gru": ({"cell": "gru"}, lambda m: "gru" in m.decoder.extra_repr()),
     "embedding": ({"embedding": 6}, lambda m: m.head.weight.shape[1] == 8),
     "untied": ({"tied": False}, lambda m: m.head.weight is not m.target_embedding.weight),
-    "transformer": ({"kind": "transformer", "heads": 2}, lambda m: isinstance(m, TransformerSeq2Seq)),
+    "transformer": ({"model": "transformer", "heads": 2}, lambda m: isinstance(m, TransformerSeq2Seq)),
 }
 
 
@@ -209,7 +209,7 @@ def test_the_bottleneck_has_no_attention_to_show(table):
         ({"coverage": True}, "coverage"),
         ({"attention": "none", "input_feeding": True}, "input_feeding needs attention"),
         ({"hidden": 7}, "take an even number"),
-        ({"kind": "transformer", "heads": 3}, "heads"),
+        ({"model": "transformer", "heads": 3}, "heads"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(table, options, message):
@@ -379,6 +379,7 @@ def test_evaluation_is_of_what_the_search_finds(search, table):
         assert {k: metrics[k] for k in ("bleu", "chrf", "accuracy")} == translation_metrics(
             made, found.targets
         )
+        assert task.criterion(metrics) == -metrics["chrf"]
         measured.append(metrics)
     assert measured[0]["accuracy"] > measured[1]["accuracy"]  # some have a digit twice
     assert task.validate(task.encode(found)) == pytest.approx(measured[0])  # always greedy

@@ -22,7 +22,7 @@ def correct(
     run: Annotated[Positional[Path], arg(help="Folder of a language model of words.")],
     text: Annotated[Positional[str | None], arg(help="The text.")] = None,
     file: Annotated[Path | None, arg(help="Correct each line of this file.")] = None,
-    test: Annotated[
+    pairs: Annotated[
         Path | None, arg(help="Table (tsv) of a wrong text and the right one: how many it gets.")
     ] = None,
     json: Json = False,
@@ -32,13 +32,13 @@ def correct(
     from throughtime.data.text import read_lines
     from throughtime.tasks.spelling import Corrector
 
-    if sum(given is not None for given in (text, file, test)) != 1:
-        raise ConfigError("give a text, or --file FILE, or --test FILE")
+    if sum(given is not None for given in (text, file, pairs)) != 1:
+        raise ConfigError("give a text, or --file FILE, or --pairs FILE")
     corrector = Corrector(load_language_model(run))
     rights: list[str] = []
-    if test is not None:
-        pairs = read_pairs([test], "1", "2")
-        lines, rights = iter(pairs.sources), pairs.targets
+    if pairs is not None:
+        given = read_pairs([pairs], "1", "2")
+        lines, rights = iter(given.sources), given.targets
     else:
         lines = read_lines(file) if file is not None else iter([readable(text or "")])
     hits = 0

@@ -14,7 +14,9 @@ T = TypeVar("T")
 
 #: The option that every command has.
 Json = Annotated[
-    bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print the result as one JSON object.")
+    bool,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.arg(help="Print the result, or each of several, as one line of JSON."),
 ]
 
 

@@ -23,8 +23,9 @@ class Scaling:
     def fit(cls, table: Table, names: Sequence[str]) -> Scaling:
         """The scaling of these columns; raises `DataError`, with the row, where there is no finite number."""
         raw = read_numbers(table, names)
-        deviation = raw.std(0)
-        return cls(names, raw.mean(0).tolist(), np.where(deviation > 0, deviation, 1.0).tolist())
+        # Asked of the values: rounding leaves a constant column with a deviation of some 1e-17.
+        constant = raw.max(0) == raw.min(0)
+        return cls(names, raw.mean(0).tolist(), np.where(constant, 1.0, raw.std(0)).tolist())
 
     def encode(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
         """Rows of numbers [N, columns], scaled."""

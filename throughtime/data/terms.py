@@ -33,18 +33,18 @@ class Terms:
         *,
         lower: bool = False,
         length: int = 3,
-        least: int = 1,
+        min_count: int = 1,
         most: int | None = None,
     ) -> Terms:
-        """The terms that occur at least `least` times; the most frequent where `most` bounds the numbers.
+        """The terms that occur at least `min_count` times; the most frequent where `most` bounds the numbers.
 
         Raises `DataError` where there is none.
         """
         made = Vocabulary.fit((split_text(text, cut, length) for text in texts), lower)
-        kept = [(w, n) for w, n in zip(made.words, made.counts, strict=True) if n >= least]
+        kept = [(w, n) for w, n in zip(made.words, made.counts, strict=True) if n >= min_count]
         kept = kept if most is None else kept[: max(most - 2, 0)]
         if not kept:
-            raise DataError(f"the texts have no {cut} that occurs {least} times: give more text")
+            raise DataError(f"the texts have no {cut} that occurs {min_count} times: give more text")
         return cls(cut, Vocabulary([w for w, _ in kept], [n for _, n in kept], lower), length)
 
     @property

@@ -126,7 +126,7 @@ def make_classifier(
     layers: int = 1,
     dropout: float = 0.0,
     window: int | None = None,
-    attention_heads: int = 4,
+    heads: int = 4,
     cell: Cell | str = "lstm",
     bidirectional: bool = False,
     pooling: Kind = "last",
@@ -156,7 +156,7 @@ def make_classifier(
     dropout     of the vector that the head reads, of the embedding for "recurrent" and "transformer", and
                 between layers.
     window      tokens that a window sees: 5 for "fixed-window" where it is None; "big-window" needs it.
-    attention_heads
+    heads
                 heads of each layer of the transformer.
 
     The options from `cell` on are those of "recurrent": `pooling` is a kind of `throughtime.nn.Pooling`, the
@@ -181,7 +181,7 @@ def make_classifier(
         case "big-window":
             encoder = Window(embedding, _needed(model, window=window), hidden)
         case "transformer":
-            transformer = TransformerEncoder(embedding, layers, attention_heads, dropout=dropout)
+            transformer = TransformerEncoder(embedding, layers, heads, dropout=dropout)
             encoder, features = TransformerMean(transformer), embedding
         case "recurrent":
             recurrence = Recurrent(

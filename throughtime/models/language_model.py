@@ -22,7 +22,7 @@ from throughtime.nn.state import State
 from throughtime.nn.window_transformer import WindowTransformer
 
 #: What reads the text.
-Kind = Literal["recurrent", "transformer"]
+Model = Literal["recurrent", "transformer"]
 #: How the probability of a token is made.
 Softmax = Literal["full", "adaptive"]
 
@@ -59,7 +59,7 @@ class LanguageModel(nn.Module):
                 so that one document tells nothing about the next.
     unknown     the token for what was never seen. It and the boundary are read as the zero vector: they are
                 rare, and a tied embedding of a rare token is shaped by the softmax alone.
-    kind        "recurrent", or "transformer" (Vaswani et al. 2017): a `WindowTransformer` in place of the
+    model       "recurrent", or "transformer" (Vaswani et al. 2017): a `WindowTransformer` in place of the
                 recurrence, with `hidden` features, `layers` and `heads`, whose state is the last `context`
                 tokens. Of the options of recurrences below it has the dropout alone.
     embedding   features of E; `hidden` where it is None.
@@ -81,7 +81,7 @@ class LanguageModel(nn.Module):
         boundary: int,
         unknown: int,
         *,
-        kind: Kind = "recurrent",
+        model: Model = "recurrent",
         cell: Cell | str = "lstm",
         heads: int = 4,
         context: int = 256,
@@ -108,7 +108,7 @@ class LanguageModel(nn.Module):
                 f"tied weights need embedding = hidden, got {embedding} and {hidden}: "
                 "leave the embedding out, or set tied to false"
             )
-        if kind == "transformer" and embedding != hidden:
+        if model == "transformer" and embedding != hidden:
             raise ConfigError(
                 f"a transformer reads as many features as it has, got embedding={embedding} and "
                 f"hidden={hidden}: leave the embedding out"
@@ -120,7 +120,7 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(classes, embedding)
         weight = cast(nn.Parameter, nn.init.normal_(self.embedding.weight, std=embedding**-0.5))
         self.recurrence: Recurrent | WindowTransformer
-        if kind == "transformer":
+        if model == "transformer":
             self.recurrence = WindowTransformer(hidden, layers, heads, dropout=dropout, context=context)
         else:
             self.recurrence = Recurrent(

@@ -62,9 +62,9 @@ class LabelledConfig(DataConfig):
         None, min_length=1, description="Rows have several labels, or none, with this between them."
     )
     tokens: Literal["word", "char", "bpe", "kmer"] = Field("word", description="What a text is cut into.")
-    kmer: int = Field(3, ge=1, description="Characters of a k-mer.")
+    kmer_length: int = Field(3, ge=1, description="Characters of a k-mer.")
     lower: bool = Field(True, description="Read words and k-mers in lower case.")
-    least: int = Field(2, ge=1, description="Rarer words and k-mers are read as unknown.")
+    min_count: int = Field(2, ge=1, description="Rarer words and k-mers are read as unknown.")
     vocabulary: int | None = Field(None, ge=3, description="Most tokens there may be; all if not given.")
     vectors: Path | None = Field(
         None, description="Pretrained word vectors (GloVe, word2vec, fastText text)."
@@ -83,15 +83,13 @@ class ClassifierModelConfig(Config):
     )
     hidden: int = Field(128, ge=1, description="Units of each layer and direction.")
     layers: int = Field(1, ge=1, description="Layers on each other.")
-    embedding: int = Field(
-        128, ge=1, description="Features of a token; those of pretrained vectors if given."
-    )
+    embedding: int = Field(128, ge=1, description="Features of a token; as many as --vectors has numbers.")
     bidirectional: bool = Field(True, description="Read in both directions.")
     pooling: Literal["last", "mean", "max", "attention"] = Field(
         "max", description="How the outputs of a recurrence become one vector."
     )
     window: int = Field(5, ge=1, description="Tokens that fixed-window sees, the last ones.")
-    attention_heads: int = Field(4, ge=1, description="Heads of the transformer.")
+    heads: int = Field(4, ge=1, description="Heads of the transformer.")
     dropout: float = Field(
         0.5, ge=0, lt=1, description="Dropout on embedding, between layers, on the vector."
     )
@@ -397,14 +395,19 @@ class ClassifierTask(Task[Table, EncodedTable]):
 
 def _read(data: LabelledConfig, paths: Paths) -> Table:
     if not paths:
-        raise DataError("no data: give a table, or a folder of texts by class")
+        raise DataError("no data: give a table, or a folder of texts by class, before the options")
     return join_tables([read_table(path, (*data.input, data.target)) for path in paths])
 
 
 def _fit_reader(data: LabelledConfig, texts: Sequence[str]) -> Terms | Tokeniser:
     if data.tokens == "word" or data.tokens == "kmer":
         return Terms.fit(
-            texts, data.tokens, lower=data.lower, length=data.kmer, least=data.least, most=data.vocabulary
+            texts,
+            data.tokens,
+            lower=data.lower,
+            length=data.kmer_length,
+            min_count=data.min_count,
+            most=data.vocabulary,
         )
     return fit_tokeniser(data.tokens, texts, data.vocabulary)
 

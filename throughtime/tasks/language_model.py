@@ -52,7 +52,7 @@ class TextConfig(DataConfig):
 class ModelConfig(Config):
     """The model: embedding, recurrence, softmax."""
 
-    kind: Literal["recurrent", "transformer"] = Field("recurrent", description="What reads the text.")
+    model: Literal["recurrent", "transformer"] = Field("recurrent", description="What reads the text.")
     cell: Annotated[str, AfterValidator(check_cell)] = Field(
         "lstm", description='Recurrence: a name that "throughtime cells" lists.'
     )

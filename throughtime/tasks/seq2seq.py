@@ -26,7 +26,7 @@ from throughtime.data.text import read_lines
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.beam import beam_search
 from throughtime.decode.sequences import Hypothesis, sample_sequences
-from throughtime.errors import DataError
+from throughtime.errors import ConfigError, DataError
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.transformer import TransformerSeq2Seq
 from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell, divide
@@ -41,6 +41,16 @@ logger = logging.getLogger(__name__)
 
 #: Source tokens, with padding, that are encoded side by side when the model is used.
 TOKENS = 4000
+#: Options that a transformer has no use for.
+RECURRENT = (
+    "cell",
+    "embedding",
+    "attention",
+    "input_feeding",
+    "coverage",
+    "bidirectional",
+    "scheduled_sampling",
+)
 #: Validation sentences that are shown as training goes on.
 SHOWN = 3
 
@@ -65,13 +75,17 @@ class PairsConfig(DataConfig):
 class EncoderDecoderConfig(Config):
     """The model: an encoder, attention, a decoder."""
 
-    kind: Literal["recurrent", "transformer"] = Field(
+    model: Literal["recurrent", "transformer"] = Field(
         "recurrent", description="What encoder and decoder are."
     )
     cell: Annotated[str, AfterValidator(check_cell)] = Field(
         "lstm", description='Recurrence: a name that "throughtime cells" lists.'
     )
-    hidden: int = Field(256, ge=1, description="Units of each layer; features of the transformer.")
+    hidden: int = Field(
+        256,
+        ge=1,
+        description="Units of a layer, half in each direction of the encoder; or features of the transformer.",
+    )
     layers: int = Field(1, ge=1, description="Layers of the encoder and of the decoder.")
     heads: int = Field(4, ge=1, description="Heads of the transformer's attention.")
     embedding: int | None = Field(
@@ -388,7 +402,15 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
 
 
 def _make_model(config: EncoderDecoderConfig, classes: int) -> Seq2Seq | TransformerSeq2Seq:
-    if config.kind == "transformer":
+    if config.model == "transformer":
+        asked = [
+            name for name in RECURRENT if getattr(config, name) != type(config).model_fields[name].default
+        ]
+        if asked:
+            raise ConfigError(
+                f"--{asked[0].replace('_', '-')} is an option of the recurrent model: leave it out, or take "
+                "--model recurrent"
+            )
         return TransformerSeq2Seq(
             classes,
             classes,
@@ -401,7 +423,7 @@ def _make_model(config: EncoderDecoderConfig, classes: int) -> Seq2Seq | Transfo
             tied=config.tied,
             label_smoothing=config.label_smoothing,
         )
-    options = config.model_dump(exclude={"kind", "heads", "tied", "embedding"})
+    options = config.model_dump(exclude={"model", "heads", "tied", "embedding"})
     size = config.hidden if config.embedding is None else config.embedding
     tied = config.tied and size == config.hidden
     return Seq2Seq(classes, classes, BOUNDARY, shared=True, tied=tied, embedding=size, **options)

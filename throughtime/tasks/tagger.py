@@ -47,11 +47,11 @@ class TaggedConfig(DataConfig):
     paths: Annotated[Paths, tyro.conf.Positional] = Field(
         (), description="Files of a word a line with its columns: CoNLL, or CoNLL-U (.conllu)."
     )
-    parallel: bool = Field(False, description="The two files are words and tags, a sentence a line.")
+    parallel: bool = Field(False, description="Two files: a sentence a line in one, its tags in the other.")
     words: str | None = Field(None, description="Column of the words: a number from 1, or a CoNLL-U name.")
     tags: str | None = Field(None, description="Column of the tags; the last, or UPOS, if not given.")
     scheme: Literal["bio", "bioes"] | None = Field(
-        None, description="Write tags of spans in this scheme for the model; as the data do if not given."
+        None, description="Scheme in which the model learns tags; answers stay as the data have them."
     )
     lower: bool = Field(True, description="Look words up in lower case; their spelling keeps its case.")
     vectors: Path | None = Field(
@@ -70,7 +70,7 @@ class TaggerModelConfig(Config):
         256, ge=2, multiple_of=2, description="Units of each layer, both directions together."
     )
     layers: int = Field(1, ge=1, description="Layers on each other.")
-    embedding: int = Field(100, ge=1, description="Features of a word; those of pretrained vectors if given.")
+    embedding: int = Field(100, ge=1, description="Features of a word; as many as --vectors has numbers.")
     character_encoder: Literal["recurrent", "none"] = Field("recurrent", description="What reads spellings.")
     character_embedding: int = Field(25, ge=1, description="Features of a character.")
     character_hidden: int = Field(25, ge=1, description="Units of each direction that reads a spelling.")
@@ -410,7 +410,7 @@ def _read(data: TaggedConfig, paths: Paths) -> Sentences:
             raise DataError(f"--parallel reads two files, one of words and one of tags, got {len(paths)}")
         return Sentences(read_aligned(*paths))
     if not paths:
-        raise DataError("no data: give files of a word a line with its columns")
+        raise DataError("no data: give files of a word a line with its columns, before the options")
     found = [read_conll(path, words=_column(data.words), tags=_column(data.tags)) for path in paths]
     return Sentences([sentence for sentences in found for sentence in sentences])
 

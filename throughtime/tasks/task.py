@@ -54,8 +54,8 @@ class DataConfig(Config):
     paths: Annotated[Paths, tyro.conf.Positional] = Field((), description="Files to train on.")
     valid: Paths = Field((), description="Files for validation; else a part of the training data.")
     test: Paths = Field((), description="Files that the finished model is measured on.")
-    valid_share: float = Field(0.1, gt=0, lt=1, description="Part of the data kept for validation.")
-    test_share: float = Field(0.0, ge=0, lt=1, description="Part of the data kept for the test, before that.")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="Part of the rest kept for validation.")
+    test_share: float = Field(0.0, ge=0, lt=1, description="Part of the data kept for the test; none if 0.")
 
     def absolute(self) -> Self:
         """The same with absolute paths, which hold from any folder."""

@@ -38,7 +38,7 @@ class TrainingConfig(Config):
         None,
         ge=0,
         lt=1,
-        description="Share of the run after which the weights that are kept are the mean of all since.",
+        description="Keep the mean of the weights from this share of the run on, as 0.7.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all randomness.")
 
