@@ -56,7 +56,7 @@ def nearest_rows(
 
 
 def plain(given: Any) -> Any:
-    """An input of a task as JSON: a text, also of a table's only column, a row, or the words of a sentence."""
+    """An input as JSON: a text, the value of a table's only column, a row, or the words of a sentence."""
     if isinstance(given, dict):
         return next(iter(given.values())) if len(given) == 1 else given
     return given if isinstance(given, str) else " ".join(getattr(given, "words", given))

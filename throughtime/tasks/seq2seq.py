@@ -84,7 +84,7 @@ class EncoderDecoderConfig(Config):
     hidden: int = Field(
         256,
         ge=1,
-        description="Units of a layer, half in each direction of the encoder; or features of the transformer.",
+        description="Units of a layer, half in each direction of the encoder; features of a transformer.",
     )
     layers: int = Field(1, ge=1, description="Layers of the encoder and of the decoder.")
     heads: int = Field(4, ge=1, description="Heads of the transformer's attention.")
