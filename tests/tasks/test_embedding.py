@@ -35,6 +35,11 @@ def test_a_sentence_in_columns_is_written_as_its_words(tmp_path):
     assert read_table(tmp_path / "v.parquet")["input"].to_pylist() == ["the cat"]
 
 
+def test_a_row_of_one_column_is_its_text():
+    assert plain({"text": "red house"}) == "red house"
+    assert plain({"text": "red", "more": "house"}) == {"text": "red", "more": "house"}
+
+
 @pytest.mark.parametrize("name", ["v.csv", "v", "v.npz"])
 def test_other_formats_are_refused(tmp_path, name):
     with pytest.raises(ConfigError, match=f"{name} ends in neither"):

@@ -379,7 +379,7 @@ def test_evaluation_is_of_what_the_search_finds(search, table):
         assert {k: metrics[k] for k in ("bleu", "chrf", "accuracy")} == translation_metrics(
             made, found.targets
         )
-        assert task.criterion(metrics) == -metrics["chrf"]
+        assert task.quality(metrics) == metrics["chrf"]
         measured.append(metrics)
     assert measured[0]["accuracy"] > measured[1]["accuracy"]  # some have a digit twice
     assert task.validate(task.encode(found)) == pytest.approx(measured[0])  # always greedy

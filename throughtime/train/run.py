@@ -89,7 +89,11 @@ class Run:
     def open(cls, folder: Path) -> Run:
         """A run that is there; raises `RunError` with what is missing where it is not one."""
         run = cls(folder)
-        if not folder.is_dir():
+        try:
+            there = folder.is_dir()
+        except OSError as error:  # a text in place of a folder may be too long for a name
+            raise RunError(f"{str(folder)[:60]} is not a run: {error.strerror}") from None
+        if not there:
             raise RunError(f"{folder} is not a run: there is no such folder")
         for path in (run.config, run.processor):
             if not path.is_file():
