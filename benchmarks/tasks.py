@@ -4,6 +4,7 @@ A step is the loss of a batch with dropout, its gradient, clipping, and Adam. Th
 weights, and are compared in loss and all gradients before anything is timed. They take turns.
 
 - tagger: `Tagger` on about 1,000 words at a time, beside `torch.nn.LSTM` on packed sequences
+- seq2seq: `Seq2Seq` on 64 pairs of about 15 tokens on each side, the same
 
     python benchmarks/tasks.py [--seconds 20] [--output FOLDER]
 """
@@ -38,7 +39,7 @@ from throughtime.data.spellings import spell
 from throughtime.data.tokens import Characters
 from throughtime.errors import StoppedError, ThroughTimeError
 from throughtime.heads.per_step import PerStep
-from throughtime.models import Tagger
+from throughtime.models import Seq2Seq, Tagger
 from throughtime.nn import Recurrent
 from throughtime.storage import write
 
@@ -159,8 +160,97 @@ def tagged_sentences(generator: torch.Generator) -> Any:
     )
 
 
+# From one sequence to another
+
+
+#: As in captions of pictures and their translations, cut into 6,000 pieces that both languages share.
+PIECES, BOUNDARY, PAIRS = 6_000, 0, 64
+#: Pieces of a source: their mean, standard deviation and bounds; a target differs by so much from its source.
+MEAN, SPREAD, BOUNDS, DIFFERENCE = 14, 4, (8, 25), 2
+FEATURES, PAIR_DROPOUT = 384, 0.4
+
+
+class TorchSeq2Seq(nn.Module):
+    """What `Seq2Seq` computes, in torch's layers."""
+
+    def __init__(self, ours: Seq2Seq) -> None:
+        super().__init__()
+        self.target_embedding = nn.Embedding(PIECES, FEATURES)
+        self.encoder = _lstm(ours.encoder, bidirectional=True)
+        self.decoder = _lstm(ours.decoder, bidirectional=False)
+        self.attention = nn.Module()
+        self.attention.weight_memory = nn.Parameter(torch.empty(FEATURES, FEATURES))
+        self.join = nn.Linear(2 * FEATURES, FEATURES, bias=False)
+        self.head = nn.Module()
+        self.head.bias = nn.Parameter(torch.empty(PIECES))
+        self.load_state_dict(as_torch(dict(ours.named_parameters()), torch.zeros_like))
+
+    def loss(self, batch: Any) -> Tensor:
+        packed = pack_padded_sequence(
+            self.embed(batch.source), batch.source_lengths, batch_first=True, enforce_sorted=False
+        )
+        packed, finals = self.encoder(packed)
+        memory, _ = pad_packed_sequence(packed, batch_first=True)
+        begin = tuple(torch.cat([final[0], final[1]], -1)[None] for final in finals)
+        # Not packed: torch then has oneDNN run it, in no more time with the padding than packed without.
+        h, _ = self.decoder(self.embed(batch.inputs), begin)
+        scores = h @ F.linear(memory, self.attention.weight_memory).transpose(1, 2)
+        padding = torch.arange(memory.shape[1]) >= batch.source_lengths[:, None]
+        weights = scores.masked_fill(padding[:, None], -torch.inf).softmax(-1)
+        # Without the padding: with it, and `ignore_index`, a step takes a third more time.
+        real = batch.targets != -100
+        features = self.join(torch.cat([weights @ memory, h], -1)[real]).tanh()
+        features = F.dropout(features, PAIR_DROPOUT, self.training)
+        logits = F.linear(features, self.target_embedding.weight, self.head.bias)
+        return F.cross_entropy(logits, batch.targets[real])
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return F.dropout(self.target_embedding(tokens), PAIR_DROPOUT, self.training)
+
+
+def seq2seq() -> Problem:
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    batch = pairs(generator)
+    ours = Seq2Seq(PIECES, PIECES, BOUNDARY, hidden=FEATURES, dropout=PAIR_DROPOUT, shared=True)
+    theirs = TorchSeq2Seq(ours)
+    return Problem(
+        "seq2seq",
+        int(batch.source_lengths.sum() + batch.target_lengths.sum()),
+        Side(ours, lambda: ours.loss(batch).mean),
+        Side(theirs, lambda: theirs.loss(batch)),
+    )
+
+
+def pairs(generator: torch.Generator) -> Any:
+    """Made-up pairs, the k-th piece with probability ∝ 1 / k, with a boundary at each end."""
+
+    def normal(mean: Tensor, spread: float) -> Tensor:
+        return torch.normal(mean, spread, generator=generator).round().clamp(*BOUNDS)
+
+    def draw(lengths: Tensor) -> list[Tensor]:
+        frequency = 1 / torch.arange(1.0, PIECES)
+        drawn = 1 + frequency.multinomial(int(lengths.sum()), replacement=True, generator=generator)
+        return list(drawn.split(lengths.int().tolist()))
+
+    def pad(rows: list[Tensor], value: int = 0) -> Tensor:
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+    source_lengths = normal(torch.full((PAIRS,), float(MEAN)), SPREAD)
+    target_lengths = normal(source_lengths, DIFFERENCE)
+    targets, boundary = draw(target_lengths), torch.tensor([BOUNDARY])
+    return SimpleNamespace(
+        source=pad([torch.cat([row, boundary]) for row in draw(source_lengths)]),
+        source_lengths=source_lengths.long() + 1,
+        inputs=pad([torch.cat([boundary, row]) for row in targets]),
+        targets=pad([torch.cat([row, boundary]) for row in targets], -100),
+        target_lengths=target_lengths.long() + 1,
+    )
+
+
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "tagger": tagger,
+    "seq2seq": seq2seq,
 }
 
 

@@ -13,7 +13,7 @@ from throughtime.errors import ConfigError
 from throughtime.nn.state import State
 
 #: Rows of logits that are held at a time. The library's own choice is several times slower on a processor.
-ROWS = 256
+ROWS = 512
 
 
 @dataclass(frozen=True)

@@ -160,11 +160,8 @@ class Seq2Seq(nn.Module):
         Pairs do not hang together: no `state` is read, and an empty one is returned.
         """
         features, _, penalty = self._read_targets(batch)
-        real = (batch.targets != -100).flatten().nonzero()[:, 0]
-        # A lookup, for its gradient is made several times faster than that of an index.
-        features = F.embedding(real, features.reshape(-1, self.hidden))
         smoothing = self.label_smoothing if self.training else 0.0
-        loss = self.head.loss(features, batch.targets.flatten()[real], smoothing)
+        loss = self.head.loss(features, batch.targets[batch.targets != -100], smoothing)
         return replace(loss, penalty=loss.penalty + penalty / max(loss.count, 1))
 
     @torch.no_grad()
@@ -180,18 +177,21 @@ class Seq2Seq(nn.Module):
 
     def _read_targets(
         self, batch: PairBatch
-    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T S"] | None, Tensor | float]:
-        """What the softmax reads, the weights of attention, and the sum of the coverage loss."""
+    ) -> tuple[Float[Tensor, "N H"], Float[Tensor, "B T S"] | None, Tensor | float]:
+        """What the softmax reads at N real targets, the weights of attention, the sum of coverage losses."""
         state = self.begin(batch.source, batch.source_lengths)
+        real = (batch.targets != -100).flatten().nonzero()[:, 0]
         x = self._embed(batch.inputs, batch.target_lengths, self.target_embedding.weight)
         if self.input_feeding or self.coverage or (self.training and self.scheduled_sampling):
-            return self._step_by_step(x, batch.target_lengths, state)
+            features, looks, penalty = self._step_by_step(x, batch.target_lengths, state)
+            return _take(features, real), looks, penalty
         h, _ = self.decoder(x, state.recurrent, batch.target_lengths)
         if self.attention is None:
-            return self._drop(h), None, 0.0
+            return self._drop(_take(h, real)[:, None])[:, 0], None, 0.0
         assert state.memory is not None
         context, weights = self.attention(h, state.memory)
-        return self._drop(self._join(context, h)), weights, 0.0
+        features = self._join(_take(context, real), _take(h, real))
+        return self._drop(features[:, None])[:, 0], weights, 0.0
 
     def _step_by_step(
         self, x: Float[Tensor, "B T E"], lengths: Int[Tensor, "B"], state: DecoderState
@@ -302,6 +302,12 @@ class Seq2Seq(nn.Module):
 
 def _padding(tokens: Int[Tensor, "B T"], lengths: Int[Tensor, "B"]) -> Tensor:
     return torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
+
+
+def _take(x: Float[Tensor, "B T F"], rows: Int[Tensor, "N"]) -> Float[Tensor, "N F"]:
+    """Some of the B T steps of x."""
+    # A lookup, for its gradient is made several times faster than that of an index.
+    return F.embedding(rows, x.flatten(0, 1))
 
 
 def _embedding(classes: int, features: int) -> nn.Embedding:
