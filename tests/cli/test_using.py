@@ -113,6 +113,8 @@ def start(*arguments):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Who runs the tests in the background may have them ignore Ctrl-C, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -165,13 +167,16 @@ def test_help_shows_the_search_of_the_run(folder, here):
 def test_evaluate(digits, folder, here):
     run, task = digits
     data = folder / "digits.data" / "data.tsv"
-    shown = dict(line.split(": ", 1) for line in lines(throughtime("evaluate", run, data)))
+    said = lines(throughtime("evaluate", run, data))
+    shown = dict(line.split(": ", 1) for line in said if ": " in line)
+    assert sum("words from" in line for line in said) == 1  # below it BLEU by length
     options = ["--beams", 1, "--no-repeat-ngram", 1, "--json"]
     result = json.loads(*lines(here("evaluate", run, data, *options)))
     best = task.evaluate((data,))
     assert float(shown["loss"]) == pytest.approx(best["loss"], abs=2e-4)
     assert float(shown["accuracy"]) == pytest.approx(best["accuracy"], abs=2e-4)
     assert shown["bleu"].endswith(f"({task.signatures()['bleu']})")
+    assert sum(row["texts"] for row in result["parts"]) == 300
     assert result["signatures"] == task.signatures() and result["metrics"].keys() == best.keys()
     assert result["metrics"]["accuracy"] < best["accuracy"]  # some have a digit twice
 
@@ -180,6 +185,7 @@ def test_evaluate_draws_figures(folder, here, tmp_path):
     data = folder / "colours.data" / "data.tsv"
     done = here("evaluate", folder / "colours", data, "--figures", tmp_path / "figures")
     assert "drawn: " in done.stderr and "accuracy: " in done.stdout
+    assert all(colour in done.stdout for colour in ("RED", "GREEN", "BLUE"))
     assert [path.suffix for path in (tmp_path / "figures").iterdir()] == [".png"]
 
 

@@ -343,14 +343,14 @@ def test_there_must_be_a_state_to_join():
         join_rows([])
 
 
-@pytest.mark.parametrize("broken", [((torch.zeros(3),),), ((torch.zeros(3, 2),), (torch.zeros(4, 2),))])
+@pytest.mark.parametrize("broken", [((torch.zeros(()),),), ((torch.zeros(3, 2),), (torch.zeros(4, 2),))])
 def test_a_state_must_have_one_batch(broken):
     for change in (
         lambda: select_rows(broken, [0]),
         lambda: join_rows([broken]),
         lambda: reset_rows(broken, torch.ones(3, dtype=torch.bool), broken),
     ):
-        with pytest.raises(ShapeError, match=r"shape \[batch, hidden\] with one batch, got \[3"):
+        with pytest.raises(ShapeError, match=r"shape \[batch, \.\.\.\] with one batch, got \["):
             change()
 
 

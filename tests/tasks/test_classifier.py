@@ -346,7 +346,7 @@ def test_the_metrics_of_several_labels_are_counted_by_hand(several, tmp_path):
 
 def test_several_labels_have_no_confusion(several, tmp_path):
     path = write_csv(tmp_path / "new.csv", [("red", "red")])
-    assert several.save_figures((path,), tmp_path) == []
+    assert several.report((path,)).draw(tmp_path) == []
 
 
 def test_a_label_that_occurs_once_is_trained_on_among_several_too(tmp_path, caplog):
@@ -490,9 +490,9 @@ def test_the_confusion_is_drawn_when_training_ends_and_for_other_data(task, tmp_
     assert (tmp_path / "run" / "confusion.png").read_bytes().startswith(b"\x89PNG")
     rows = [("red", "RED"), ("blue", "BLUE"), ("dog red", "RED"), ("green", "RED"), ("car blue", "MAUVE")]
     path = write_csv(tmp_path / "new.csv", rows)
-    [drawn] = task.save_figures((path,), tmp_path / "figures")
+    [drawn] = task.report((path,)).draw(tmp_path / "figures")
     assert drawn == tmp_path / "figures" / "confusion.png" and drawn.read_bytes().startswith(b"\x89PNG")
-    matrix = task.figures(task.encode(task.open((path,))))["confusion"].get_axes()[0]
+    matrix = task.report((path,)).figures["confusion"]().get_axes()[0]
     names = [label.get_text() for label in matrix.get_yticklabels()]
     cells = {
         (names[int(y)], names[int(x)]): t.get_text() for t in matrix.texts for x, y in [t.get_position()]

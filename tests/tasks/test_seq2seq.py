@@ -236,7 +236,7 @@ def test_every_kind_of_token_answers_in_text(table, tokens):
 def log_prob(task, source, target):
     """By teacher forcing."""
     part = task.encode(Pairs([source], [target], Places.counted("line ", [1])))
-    return -task.measure(part)["loss"] * (len(target) + 1)
+    return -task.measure(part).metrics["loss"] * (len(target) + 1)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 6.0])
@@ -372,7 +372,7 @@ def test_evaluation_is_of_what_the_search_finds(search, table):
     for options in ({"beams": 1}, {"beams": 1, "no_repeat_ngram": 1}):
         task = search(**options)
         made = [answer["output"] for answer in task.answer(found.sources)]
-        metrics = task.measure(task.encode(found))
+        metrics = task.measure(task.encode(found)).metrics
         loss = -sum(log_prob(task, *pair) for pair in zip(found.sources, found.targets, strict=True))
         assert metrics["loss"] == pytest.approx(loss / sum(len(t) + 1 for t in found.targets), rel=1e-4)
         assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))

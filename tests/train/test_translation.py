@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from throughtime.train.translation import translation_metrics, translation_signatures
+from throughtime.train.translation import metrics_by_length, translation_metrics, translation_signatures
 
 RIGHT = [
     'The cat said "no", and sat on the mat.',
@@ -41,3 +41,20 @@ def test_scores_and_signatures_are_those_of_the_command(tmp_path):
 def test_what_is_right_has_the_highest_scores():
     assert translation_metrics(RIGHT, RIGHT) == pytest.approx({"bleu": 100, "chrf": 100, "accuracy": 1})
     assert translation_metrics(["x"], ["y"])["chrf"] == 0
+
+
+def test_by_length_every_text_is_in_one_row_and_rows_are_of_like_size():
+    inputs = [" ".join(["w"] * (1 + k % 8)) for k in range(40)]
+    right = [f"{k} is right" for k in range(40)]
+    outputs = [
+        text if len(given.split()) <= 4 else "wrong" for given, text in zip(inputs, right, strict=True)
+    ]
+    rows = metrics_by_length(inputs, outputs, right)
+    assert [(row["words_from"], row["words_to"], row["texts"]) for row in rows] == [
+        (1, 2, 10),
+        (3, 4, 10),
+        (5, 6, 10),
+        (7, 8, 10),
+    ]
+    assert [row["accuracy"] for row in rows] == [1, 1, 0, 0] and rows[0]["chrf"] == pytest.approx(100)
+    assert [row["texts"] for row in metrics_by_length(["a b"] * 5, ["x"] * 5, ["x"] * 5)] == [5]

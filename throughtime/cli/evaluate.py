@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from rich.console import Console
+from rich.table import Table
 from tyro.conf import Positional, arg
 
 from throughtime.cli.output import Json, messages, write, write_json
@@ -25,15 +27,22 @@ class Evaluate:
 def run(arguments: list[str]) -> int:
     """Measure a model."""
     command, task = parse_with_search(Evaluate, "evaluate", arguments)
-    metrics = task.evaluate(command.paths)
-    signatures = task.signatures()
+    report, signatures = task.report(command.paths), task.signatures()
     if command.figures is not None:
-        for path in task.save_figures(command.paths, command.figures):
-            messages().print(f"drawn: {path}", soft_wrap=True)
+        drawn = ", ".join(map(str, report.draw(command.figures)))
+        messages().print(f"drawn: {drawn or 'nothing, this task has no figure'}", soft_wrap=True)
     if command.json:
-        write_json({"metrics": metrics} | ({"signatures": signatures} if signatures else {}))
+        parts = {"parts": list(report.parts)} if report.parts else {}
+        write_json({"metrics": report.metrics} | parts | ({"signatures": signatures} if signatures else {}))
         return 0
-    for name, value in metrics.items():
+    for name, value in report.metrics.items():
         signature = f"  ({signatures[name]})" if name in signatures else ""
         write(f"{name.replace('_', ' ')}: {value:.4f}{signature}\n")
+    if report.parts:
+        table = Table(*(name.replace("_", " ") for name in report.parts[0]), box=None)
+        for row in report.parts:
+            table.add_row(
+                *(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values())
+            )
+        Console().print(table)
     return 0

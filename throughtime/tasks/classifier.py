@@ -31,9 +31,15 @@ from throughtime.heads.categorical import Categorical
 from throughtime.heads.multi_label import MultiLabel
 from throughtime.models.classifier import Classifier, Head, make_classifier
 from throughtime.nn.recurrent import Recurrent
-from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell, divide
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell, divide
 from throughtime.tasks.vectors import put_vectors
-from throughtime.train.classification import calibrate, class_metrics, confusion_matrix, multi_label_metrics
+from throughtime.train.classification import (
+    Calibration,
+    calibrate,
+    class_metrics,
+    class_rows,
+    multi_label_metrics,
+)
 from throughtime.train.config import ExampleTraining
 from throughtime.train.metrics import Metrics
 
@@ -153,6 +159,7 @@ class ClassifierTask(Task[Table, EncodedTable]):
     """A classifier with its vocabulary, or the scaling of its columns, and the names of its classes."""
 
     config_type = ClassifierConfig
+    draws = True
 
     def __init__(self, config: ClassifierConfig, processor: dict[str, Any]) -> None:
         self.config = config
@@ -243,7 +250,7 @@ class ClassifierTask(Task[Table, EncodedTable]):
         """Tokens, or rows of numbers."""
         return sum(_lengths(part.inputs))
 
-    def measure(self, part: EncodedTable) -> Metrics:
+    def measure(self, part: EncodedTable) -> Report:
         """Loss, accuracy, macro F1, calibration error; of several labels, exact match, micro and macro F1."""
         total, count = 0.0, 0
         known = len(self.labels)
@@ -259,24 +266,15 @@ class ClassifierTask(Task[Table, EncodedTable]):
             total, count = total + loss.total.item(), count + loss.count
         metrics = {"loss": total / max(count, 1)}
         if self.config.data.multi_label:
-            return metrics | multi_label_metrics(probs, part.targets)
-        return metrics | class_metrics(probs, part.targets)[0]
+            return Report(metrics | multi_label_metrics(probs, part.targets))
+        names = self.labels + part.unseen
+        of_classes, confusion = class_metrics(probs, part.targets)
+        figures = {"confusion": partial(_draw, confusion, names, calibrate(probs, part.targets))}
+        return Report(metrics | of_classes, class_rows(confusion, names), figures)
 
     def quality(self, metrics: Metrics) -> float:
         """Accuracy, or micro F1 of several labels."""
         return metrics["micro_f1" if self.config.data.multi_label else "accuracy"]
-
-    def figures(self, part: EncodedTable) -> dict[str, Figure]:
-        """The confusion matrix and the calibration, for one class each."""
-        if self.config.data.multi_label:
-            return {}
-        from throughtime.train.confusion import draw_confusion
-
-        names = self.labels + part.unseen
-        probs = torch.zeros(len(part.inputs), len(names))
-        probs[:, : len(self.labels)] = self._log_probs(part.inputs).exp()
-        confusion = confusion_matrix(probs.argmax(1), part.targets, len(names))
-        return {"confusion": draw_confusion(confusion, names, calibrate(probs, part.targets))}
 
     def sample(self, part: EncodedTable) -> str:
         """The first examples and what the model takes them for."""
@@ -397,6 +395,12 @@ def _read(data: LabelledConfig, paths: Paths) -> Table:
     if not paths:
         raise DataError("no data: give a table, or a folder of texts by class, before the options")
     return join_tables([read_table(path, (*data.input, data.target)) for path in paths])
+
+
+def _draw(confusion: Tensor, names: Sequence[str], calibration: Calibration) -> Figure:
+    from throughtime.train.confusion import draw_confusion  # matplotlib takes a while to import
+
+    return draw_confusion(confusion, names, calibration)
 
 
 def _fit_reader(data: LabelledConfig, texts: Sequence[str]) -> Terms | Tokeniser:

@@ -25,9 +25,9 @@ from throughtime.errors import ConfigError, DataError
 from throughtime.models.language_model import LanguageModel
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State, select_rows
-from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell
 from throughtime.train.config import StreamTraining
-from throughtime.train.metrics import Metrics, evaluate_text, text_metrics
+from throughtime.train.metrics import evaluate_text, text_metrics
 
 #: Chunks of training after which a row begins anew, so that the model knows how to begin.
 FRESH = 32
@@ -188,11 +188,11 @@ class LanguageModelTask(Task[Text, Passage]):
         except DataError as error:
             raise DataError(f"{part.documents[0].path}: {error}") from None
 
-    def measure(self, part: Passage) -> Metrics:
+    def measure(self, part: Passage) -> Report:
         """Loss (nats per token), perplexity and bits per character."""
         if not self.config.search.cache:
-            return evaluate_text(self.model, *part)
-        return text_metrics(-sum(self._cached(part)), part.streams.length, part.characters)
+            return Report(evaluate_text(self.model, *part))
+        return Report(text_metrics(-sum(self._cached(part)), part.streams.length, part.characters))
 
     def _cached(self, part: Passage) -> Iterator[float]:
         """The log-probability of each chunk of a text, by the model and a cache of what stood before."""

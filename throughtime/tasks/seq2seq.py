@@ -29,10 +29,10 @@ from throughtime.decode.sequences import Hypothesis, sample_sequences
 from throughtime.errors import ConfigError, DataError
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.transformer import TransformerSeq2Seq
-from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell, divide
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell, divide
 from throughtime.train.config import ExampleTraining
 from throughtime.train.metrics import Metrics
-from throughtime.train.translation import translation_metrics, translation_signatures
+from throughtime.train.translation import metrics_by_length, translation_metrics, translation_signatures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -222,15 +222,23 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
         """Tokens of both sides."""
         return sum(map(len, part.sources)) + sum(map(len, part.targets))
 
-    def measure(self, part: EncodedPairs) -> Metrics:
-        """Loss (nats per token), perplexity, BLEU, chrF, and the share of outputs that are exactly right."""
-        outputs = [self._text(best[0].tokens) for best in self._search(part.sources, self.config.search)]
-        return self._loss(part) | translation_metrics(outputs, part.pairs.targets)
+    def measure(self, part: EncodedPairs) -> Report:
+        """Loss (nats per token), perplexity, BLEU, chrF, and the share of outputs that are exactly right.
+
+        BLEU also by the number of words in the input, in four parts of about as many pairs.
+        """
+        outputs = self._outputs(part, self.config.search)
+        pairs = part.pairs
+        metrics = self._loss(part) | translation_metrics(outputs, pairs.targets)
+        return Report(metrics, metrics_by_length(pairs.sources, outputs, pairs.targets))
 
     def validate(self, part: EncodedPairs) -> Metrics:
         """The same by greedy search."""
-        outputs = [self._text(best[0].tokens) for best in self._search(part.sources, SearchConfig(beams=1))]
+        outputs = self._outputs(part, SearchConfig(beams=1))
         return self._loss(part) | translation_metrics(outputs, part.pairs.targets)
+
+    def _outputs(self, part: EncodedPairs, search: SearchConfig) -> list[str]:
+        return [self._text(best[0].tokens) for best in self._search(part.sources, search)]
 
     def quality(self, metrics: Metrics) -> float:
         """chrF, which words, digits and spellings alike are measured by."""

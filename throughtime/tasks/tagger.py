@@ -28,8 +28,9 @@ from throughtime.errors import DataError, RunError
 from throughtime.heads.crf import CRF
 from throughtime.heads.per_step import PerStep
 from throughtime.models.tagger import Tagger
-from throughtime.tasks.task import Corpus, DataConfig, Paths, Task, check_cell, divide
+from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell, divide
 from throughtime.tasks.vectors import put_vectors
+from throughtime.train.classification import class_rows, confusion_matrix
 from throughtime.train.config import ExampleTraining
 from throughtime.train.metrics import Metrics
 
@@ -246,7 +247,7 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
         """Words."""
         return sum(_lengths(part.sentences))
 
-    def measure(self, part: EncodedSentences) -> Metrics:
+    def measure(self, part: EncodedSentences) -> Report:
         """Loss and accuracy by word; of spans also precision, recall and F1, exact in words and kind.
 
         Tags are compared in the scheme of the training data.
@@ -264,10 +265,15 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
         found = [tag for tags in predicted for tag in tags]
         accuracy = sum(a == b for a, b in zip(right, found, strict=True)) / len(right)
         metrics = {"loss": total / max(count, 1), "accuracy": accuracy}
-        if self.scheme is not None:
-            quality = span_f1([s.tags for s in part.sentences], predicted)
-            metrics |= {"precision": quality["precision"], "recall": quality["recall"], "f1": quality["f1"]}
-        return metrics
+        if self.scheme is None:
+            names = sorted({*right, *found})
+            numbers = {tag: k for k, tag in enumerate(names)}
+            taken, true = (torch.tensor([numbers[tag] for tag in tags]) for tags in (found, right))
+            return Report(metrics, class_rows(confusion_matrix(taken, true, len(names)), names))
+        quality = span_f1([s.tags for s in part.sentences], predicted)
+        metrics |= {"precision": quality["precision"], "recall": quality["recall"], "f1": quality["f1"]}
+        kinds = sorted(quality["kinds"].items())
+        return Report(metrics, [{"class": kind} | of_kind for kind, of_kind in kinds])
 
     def quality(self, metrics: Metrics) -> float:
         """F1 of spans, or accuracy where there are none."""

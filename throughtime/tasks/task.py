@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -71,6 +72,26 @@ class Part(Protocol):
         """The same for the same content only, wherever it lies."""
 
 
+class Report(NamedTuple):
+    """How a model does on a part of the data.
+
+    metrics    numbers by their names in the field, `loss` among them.
+    parts      the same, class by class or length by length, as rows of a table.
+    figures    what draws a picture, by the picture's name.
+    """
+
+    metrics: Metrics
+    parts: Sequence[dict[str, Any]] = ()
+    figures: Mapping[str, Callable[[], Figure]] = MappingProxyType({})
+
+    def draw(self, folder: Path) -> list[Path]:
+        """Draw all figures into a folder; returns their files."""
+        drawn = {folder / f"{name}.png": draw for name, draw in self.figures.items()}
+        for path, draw in drawn.items():
+            save_figure(draw(), path)
+        return list(drawn)
+
+
 P = TypeVar("P", bound=Part)
 E = TypeVar("E")
 
@@ -101,6 +122,8 @@ class Task(ABC, Generic[P, E]):
     """
 
     config_type: ClassVar[type[Config]]
+    #: Whether a report has figures: then there is one of the validation data where there are none for a test.
+    draws: ClassVar[bool] = False
     config: Any
     model: nn.Module
 
@@ -127,8 +150,8 @@ class Task(ABC, Generic[P, E]):
         """Data to measure the model on; raises `DataError` where the model cannot be measured on them."""
 
     @abstractmethod
-    def measure(self, part: E) -> Metrics:
-        """The metrics of the model as it is, `loss` among them. Called in evaluation mode."""
+    def measure(self, part: E) -> Report:
+        """How the model as it is does on a part of the data. Called in evaluation mode."""
 
     @abstractmethod
     def size(self, part: E) -> int:
@@ -158,10 +181,6 @@ class Task(ABC, Generic[P, E]):
         """The picture of a prediction; raises `ConfigError` where a task has none."""
         raise ConfigError(f"{self.config.task} draws no picture of a prediction")
 
-    def figures(self, part: E) -> dict[str, Figure]:
-        """Pictures, by name, of how the model does on a part of the data. Called in evaluation mode."""
-        return {}
-
     def inputs(self, path: Path) -> Iterable[Any]:
         """The inputs for `answer` in a file: its lines, if a task knows nothing better."""
         from throughtime.data.text import read_lines
@@ -173,7 +192,7 @@ class Task(ABC, Generic[P, E]):
 
     def validate(self, part: E) -> Metrics:
         """The metrics that training looks at on its way."""
-        return self.measure(part)
+        return self.measure(part).metrics
 
     def signatures(self) -> dict[str, str]:
         """How metrics were computed, where the field asks for it."""
@@ -244,17 +263,12 @@ class Task(ABC, Generic[P, E]):
 
     def evaluate(self, paths: Paths) -> Metrics:
         """The metrics of data that the model did not train on."""
+        return self.report(paths).metrics
+
+    def report(self, paths: Paths) -> Report:
+        """The same with its parts and figures."""
         with evaluating(self.model):
             return self.measure(self.encode(self.open(paths)))
-
-    def save_figures(self, paths: Paths, folder: Path) -> list[Path]:
-        """Draw how the model does on other data into a folder; returns what was drawn."""
-        with evaluating(self.model):
-            figures = self.figures(self.encode(self.open(paths)))
-        drawn = {folder / f"{name}.png": figure for name, figure in figures.items()}
-        for path, figure in drawn.items():
-            save_figure(figure, path)
-        return list(drawn)
 
     @torch.no_grad()
     def embed(self, inputs: Sequence[Any], kind: Literal["pooled", "state"] = "pooled") -> Tensor:
@@ -332,12 +346,12 @@ class Task(ABC, Generic[P, E]):
             console=console,
         )
         test: Metrics = {}
-        if finished:
+        if finished and (data.test is not None or self.draws):
             best = type(self).load(run)
             with evaluating(best.model):
-                test = {} if data.test is None else best.measure(data.test)
-                for name, figure in best.figures(data.valid if data.test is None else data.test).items():
-                    save_figure(figure, run.folder / f"{name}.png")
+                report = best.measure(data.valid if data.test is None else data.test)
+            report.draw(run.folder)
+            test = {} if data.test is None else report.metrics
         return Trained(run.folder, run.best_metrics(), test, progress.step, progress.seconds, finished)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -76,6 +78,15 @@ def precision_recall_f1(
     """
     hits, false, missed = _outcomes(confusion)
     return _share(hits, hits + false), _share(hits, hits + missed), _f1(hits, false, missed)
+
+
+def class_rows(confusion: Int[Tensor, "K K"], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each class, and how often it occurs, as rows of a table."""
+    shares = (share.tolist() for share in precision_recall_f1(confusion))
+    return [
+        {"class": name, "precision": p, "recall": r, "f1": f, "support": n}
+        for name, p, r, f, n in zip(names, *shares, confusion.sum(1).tolist(), strict=True)
+    ]
 
 
 @dataclass(frozen=True)

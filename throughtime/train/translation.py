@@ -21,6 +21,24 @@ def translation_metrics(outputs: Sequence[str], right: Sequence[str]) -> Metrics
     }
 
 
+def metrics_by_length(
+    inputs: Sequence[str], outputs: Sequence[str], right: Sequence[str], parts: int = 4
+) -> list[dict[str, float]]:
+    """The metrics by the number of words in the input: rows of about as many texts, from short to long.
+
+    Texts of one length are in one row, so that there may be fewer.
+    """
+    lengths = [len(text.split()) for text in inputs]
+    ordered = sorted(lengths)
+    bounds = sorted({ordered[len(ordered) * k // parts] for k in range(parts)})
+    rows = []
+    for low, high in zip(bounds, [*bounds[1:], ordered[-1] + 1], strict=True):
+        chosen = [k for k, length in enumerate(lengths) if low <= length < high]
+        metrics = translation_metrics([outputs[k] for k in chosen], [right[k] for k in chosen])
+        rows.append({"words_from": low, "words_to": high - 1, "texts": len(chosen)} | metrics)
+    return rows
+
+
 def translation_signatures() -> dict[str, str]:
     """The signature of each metric, which says how it was computed, for one reference."""
     from sacrebleu.metrics import BLEU, CHRF
