@@ -107,14 +107,20 @@ def test_predict_a_file(digits, here, tmp_path):
     assert [answer["input"] for answer in answers] == ["12", "30"]
 
 
+#: Tests in the background may be told to ignore Ctrl-C, which every child inherits: this one does not.
+HEARD = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def start(*arguments):
     return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        [sys.executable, "-c", HEARD, *COMMAND, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # Who runs the tests in the background may have them ignore Ctrl-C, which children inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -22,6 +22,17 @@ def test_columns_are_brought_to_one_scale_and_a_constant_one_to_zero():
     assert np.array_equal(again.encode(read_numbers(given, ["a", "b"])), scaled)
 
 
+def test_a_column_may_hold_lists_of_numbers():
+    given = table(a=[1.0, 3.0], v=[[0.0, 5], [2.0, 5]])
+    assert read_numbers(given, ["v", "a"]).tolist() == [[0, 5, 1], [2, 5, 3]]
+    scaling = Scaling.fit(given, ["v", "a"])
+    assert scaling.encode(read_numbers(given, ["v", "a"])).tolist() == [[-1, 0, -1], [1, 0, 1]]
+    with pytest.raises(DataError, match=r"line 3: 1 numbers where data.csv, line 2 has 2"):
+        read_numbers(table(v=[[0.0, 5], [2.0]]), ["v"])
+    with pytest.raises(DataError, match="2 numbers in a row, and the model reads 3"):
+        scaling.encode(np.zeros((1, 2)))
+
+
 def test_a_constant_that_rounding_leaves_a_deviation_is_constant():
     scaling = Scaling.fit(table(a=[0.1] * 25), ["a"])
     assert scaling.encode(np.array([[0.1], [0.2]])) == pytest.approx(np.array([[0.0], [0.1]]), abs=1e-6)

@@ -14,7 +14,7 @@ from throughtime.errors import DataError, RunError
 
 
 class Scaling:
-    """(x - mean) / deviation for each column, both of the training data; a constant column becomes 0."""
+    """(x - mean) / deviation for each number of a row, both of the training data; a constant becomes 0."""
 
     def __init__(self, names: Sequence[str], mean: Sequence[float], deviation: Sequence[float]) -> None:
         self.names, self.mean, self.deviation = list(names), list(mean), list(deviation)
@@ -28,7 +28,9 @@ class Scaling:
         return cls(names, raw.mean(0).tolist(), np.where(constant, 1.0, raw.std(0)).tolist())
 
     def encode(self, raw: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Rows of numbers [N, columns], scaled."""
+        """Rows of numbers [N, F], scaled; raises `DataError` for rows of another length."""
+        if raw.shape[1:] != (len(self.mean),):
+            raise DataError(f"{raw.shape[-1]} numbers in a row, and the model reads {len(self.mean)}")
         return ((raw - np.asarray(self.mean)) / np.asarray(self.deviation)).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
@@ -45,13 +47,24 @@ class Scaling:
 
 
 def read_numbers(table: Table, names: Sequence[str]) -> NDArray[np.float64]:
-    """Columns as numbers [N, columns]; raises `DataError`, with the row, where there is no finite number."""
-    columns = [table.column(name) for name in names]
-    rows = np.empty((len(table), len(names)))
-    for k, values in enumerate(zip(*columns, strict=True)):
-        for j, value in enumerate(values):
-            rows[k, j] = _number(value, names[j], table, k)
-    return rows
+    """Columns as numbers [N, F]: of each a number, or a list of as many numbers in every row.
+
+    Raises `DataError`, with the row, where there is no finite number, or where rows have not as many.
+    """
+    rows: list[list[float]] = []
+    for k, values in enumerate(zip(*map(table.column, names), strict=True)):
+        row = [
+            _number(each, name, table, k)
+            for name, value in zip(names, values, strict=True)
+            for each in (value if isinstance(value, list) else [value])
+        ]
+        if rows and len(row) != len(rows[0]):
+            raise DataError(
+                f"{table.place(k)}: {len(row)} numbers where {table.place(0)} has {len(rows[0])}: give as "
+                "many in each row"
+            )
+        rows.append(row)
+    return np.asarray(rows, dtype=np.float64)
 
 
 def _number(value: Any, name: str, table: Table, row: int) -> float:

@@ -62,7 +62,9 @@ class LabelledConfig(DataConfig):
         description="Tables (csv, tsv, jsonl, parquet, hf:NAME:SPLIT), or a folder with a folder or a file "
         "of texts for each class.",
     )
-    input: tuple[str, ...] = Field(("text",), description="Column of the text, or columns of numbers.")
+    input: tuple[str, ...] = Field(
+        ("text",), description="Column of the text, or columns of numbers or lists of them."
+    )
     target: str = Field("label", description="Column of the class. Numbers name columns without a header.")
     multi_label: str | None = Field(
         None, min_length=1, description="Rows have several labels, or none, with this between them."
@@ -434,7 +436,7 @@ def _make_model(
         head = partial(Categorical, class_weights=balanced if model.class_weights == "balanced" else None)
     options = model.model_dump(exclude={"model", "class_weights", "window"})
     if isinstance(reader, Scaling):
-        return make_classifier(model.model, len(counts), head=head, columns=len(reader.names), **options)
+        return make_classifier(model.model, len(counts), head=head, columns=len(reader.mean), **options)
     window = processor["longest"] if model.model == "big-window" else model.window
     return make_classifier(model.model, len(counts), head=head, words=reader.size, window=window, **options)
 
