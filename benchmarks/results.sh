@@ -43,7 +43,7 @@ atis-slots() { train "$FUNCNAME" tagger "$atis/train/seq.in" "$atis/train/seq.ou
 atis-intent() {
   for part in train valid test; do paste "$atis/$part/seq.in" "$atis/$part/label" >"atis-$part.tsv"; done
   train "$FUNCNAME" classifier atis-train.tsv --valid atis-valid.tsv --test atis-test.tsv --input 1 --target 2 \
-    --batch-tokens 500 --max-epochs 15
+    --dropout 0.3 --batch-tokens 300 --max-epochs 20
 }
 
 flickr=$data/translation/multi30k
@@ -53,8 +53,8 @@ multi30k-attention() { multi30k "$FUNCNAME"; }
 multi30k-bottleneck() { multi30k "$FUNCNAME" --attention none; }
 multi30k-transformer() { multi30k "$FUNCNAME" --model transformer; }
 
-names() { train "$FUNCNAME" classifier "$data/names" --tokens char --batch-tokens 500 --max-epochs 8; }
-splice() { train "$FUNCNAME" classifier "$data/dna/splice.csv" --input sequence --tokens kmer --max-epochs 20; }
+names() { train "$FUNCNAME" classifier "$data/names" --tokens char --batch-tokens 500 --max-epochs 8 --test-share 0.1; }
+splice() { train "$FUNCNAME" classifier "$data/dna/splice.csv" --input sequence --tokens kmer --max-epochs 20 --test-share 0.1; }
 
 wikitext=$data/text/wikitext2
 wikitext2() { train "$FUNCNAME" language-model "$wikitext/train.txt.gz" --valid "$wikitext/valid.txt" \
