@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The trainings behind the README's table of results, one after the other: results.sh DATA OUT [NAME ...]
+# Trainings of every task on real data, one after the other: results.sh DATA OUT [NAME ...]
 #
 # DATA holds sentiment/, tagging/, ..., as the README names them; each NAME below makes the run OUT/NAME and the log
 # OUT/NAME.log. Nothing else should run meanwhile.

@@ -13,8 +13,7 @@ from torch import Tensor
 from throughtime.errors import ConfigError
 from throughtime.models.language_model import LanguageModel
 from throughtime.models.transformer import TransformerSeq2Seq
-from throughtime.nn.state import map_state
-from throughtime.nn.transformer import select
+from throughtime.nn.state import map_state, select_rows
 
 CLASSES, BOUNDARY, UNKNOWN = 9, 0, 1
 quickly = settings(max_examples=25, deadline=None)
@@ -368,7 +367,7 @@ def test_rows_of_a_state_go_on_apart():
     model, tokens = language_model(), tokens_of(3, 9)
     _, state = model.features(tokens[:, :8], model.begin(3))
     rows = torch.tensor([2, 0, 2])
-    some, _ = model.step(tokens[rows, 8], select(state, rows))
+    some, _ = model.step(tokens[rows, 8], select_rows(state, rows))
     equal(some, model.step(tokens[:, 8], state)[0][rows])
 
 

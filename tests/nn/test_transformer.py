@@ -12,7 +12,8 @@ from torch import nn
 
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.nn.multi_head import MultiHeadAttention, angles, rotate
-from throughtime.nn.transformer import TransformerDecoder, TransformerEncoder, positions, select
+from throughtime.nn.state import select_rows
+from throughtime.nn.transformer import TransformerDecoder, TransformerEncoder, positions
 
 BATCH, STEPS, SOURCE, FEATURES, HEADS, LAYERS, HIDDEN = 4, 6, 5, 8, 2, 2, 12
 LENGTHS, MEMORY_LENGTHS = torch.tensor([3, STEPS, 0, 1]), torch.tensor([SOURCE, 2, 4, 0])
@@ -257,7 +258,7 @@ def test_selected_rows_go_on_as_they_would_have(kind):
     cache = module.begin(*memory) if memory else module.begin(BATCH)
     for x_t in x[:, :3].unbind(1):
         _, cache = module.step(x_t, cache)
-    y, after = module.step(x[rows, 3], select(cache, rows))
+    y, after = module.step(x[rows, 3], select_rows(cache, rows))
     whole = run(module, x, *memory)
     equal(y, whole[rows, 3])
     y, _ = module.step(x[rows, 4], after)

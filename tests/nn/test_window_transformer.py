@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.nn.multi_head import angles
-from throughtime.nn.state import detach, map_state
-from throughtime.nn.transformer import select
+from throughtime.nn.state import detach, map_state, select_rows
 from throughtime.nn.window_transformer import WindowTransformer
 
 FEATURES, HEADS, LAYERS, BATCH = 8, 2, 2, 3
@@ -168,7 +167,7 @@ def test_rows_are_apart():
     whole, _ = module(x, reset=reset)
     _, state = module(x[:, :5], reset=reset[:, :5])
     rows = torch.tensor([2, 0, 0])
-    y, _ = module(x[rows, 5:], select(state, rows), reset=reset[rows, 5:])
+    y, _ = module(x[rows, 5:], select_rows(state, rows), reset=reset[rows, 5:])
     equal(y, whole[rows, 5:])
     equal(module(x[1:2], reset=reset[1:2])[0], whole[1:2])
 

@@ -14,8 +14,8 @@ from throughtime.heads.categorical import Categorical, Loss
 from throughtime.models.seq2seq import PairBatch
 from throughtime.nn.options import check_sizes
 from throughtime.nn.pooling import pool_mean
-from throughtime.nn.state import State
-from throughtime.nn.transformer import TransformerDecoder, TransformerEncoder, select
+from throughtime.nn.state import State, select_rows
+from throughtime.nn.transformer import TransformerDecoder, TransformerEncoder
 
 
 class TransformerSeq2Seq(nn.Module):
@@ -99,7 +99,7 @@ class TransformerSeq2Seq(nn.Module):
 
     def select(self, state: State, rows: Int[Tensor, "R"]) -> State:
         """The rows of a state that `rows` names, in its order; one may be named several times."""
-        return select(state, rows)
+        return select_rows(state, rows)
 
     def vectors(self, batch: PairBatch) -> Float[Tensor, "B F"]:
         """A vector for each source: the mean of what the encoder says of its tokens. Targets are not read."""

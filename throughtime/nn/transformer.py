@@ -23,12 +23,7 @@ from throughtime.errors import ConfigError, ShapeError
 from throughtime.nn.multi_head import KeysValues, MultiHeadAttention, Turns, positions, rotate
 from throughtime.nn.options import check_sizes
 from throughtime.nn.pooling import real_steps
-from throughtime.nn.state import State, map_state
-
-
-def select(cache: State, rows: Int[Tensor, "N"]) -> State:
-    """The rows of a cache with these indices, in this order; one named twice is copied."""
-    return map_state(lambda value: value[rows], cache)
+from throughtime.nn.state import State
 
 
 class _Layer(nn.Module):
