@@ -29,7 +29,7 @@ sst2-fixed-window() { sst2 "$FUNCNAME" --model fixed-window; }
 
 ewt=$data/tagging/ud_ewt/en_ewt-ud
 ewt-upos() { train "$FUNCNAME" tagger "$ewt-train.conllu.gz" --valid "$ewt-dev.conllu" --test "$ewt-test.conllu" \
-  --config "$recipes/parts-of-speech.toml" --max-minutes 15; }
+  --config "$recipes/parts-of-speech.toml" --max-minutes 10; }
 
 wnut=$data/tagging/wnut17
 wnut17() { train "$1" tagger "$wnut/wnut17train.conll" --valid "$wnut/emerging.dev.conll" \
@@ -48,7 +48,7 @@ atis-intent() {
 
 flickr=$data/translation/multi30k
 multi30k() { train "$1" seq2seq "$flickr"/train.{en,de}.gz --valid "$flickr"/val.{en,de}.gz \
-  --test "$flickr"/test_2016_flickr.{en,de}.gz --config "$recipes/translation.toml" --max-minutes 25 "${@:2}"; }
+  --test "$flickr"/test_2016_flickr.{en,de}.gz --config "$recipes/translation.toml" --max-minutes 15 "${@:2}"; }
 multi30k-attention() { multi30k "$FUNCNAME"; }
 multi30k-bottleneck() { multi30k "$FUNCNAME" --attention none; }
 multi30k-transformer() { multi30k "$FUNCNAME" --model transformer; }
@@ -58,7 +58,7 @@ splice() { train "$FUNCNAME" classifier "$data/dna/splice.csv" --input sequence 
 
 wikitext=$data/text/wikitext2
 wikitext2() { train "$FUNCNAME" language-model "$wikitext/train.txt.gz" --valid "$wikitext/valid.txt" \
-  --test "$wikitext/test.txt" --config "$recipes/words.toml" --max-minutes 60; }
+  --test "$wikitext/test.txt" --config "$recipes/words.toml" --max-minutes 40; }
 
 books=$data/books
 authors() { # the first nine tenths to learn from, the last to be told apart

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from throughtime.errors import ConfigError
 
@@ -42,9 +43,32 @@ class Config(BaseModel):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
+class ModelOptions(Config):
+    """The options of a model of several kinds, of which the field `model` names one.
+
+    `read_by` has, for each option that not every kind reads, those that do. Raises `ConfigError` where an
+    option that the chosen kind does not read is other than by default.
+    """
+
+    read_by: ClassVar[Mapping[str, tuple[str, ...]]]
+
+    @model_validator(mode="after")
+    def _check_read(self) -> Self:
+        chosen: str = self.__dict__["model"]
+        for name, kinds in self.read_by.items():
+            if chosen not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} says nothing to the {chosen} model: leave it out, or take "
+                    f"--model {' or '.join(kinds)}"
+                )
+        return self
+
+
 def _message(error: ValidationError) -> str:
     """The first complaint of pydantic in one line, with the option's name as the command line has it."""
     first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"]) or "configuration"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
     given = "" if first["type"] in {"missing", "value_error"} else f", got {first['input']!r}"
-    return f"{name.replace('_', '-')}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
+    return (f"{name}: " if name else "") + message + given

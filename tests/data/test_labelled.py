@@ -56,7 +56,7 @@ def test_inputs_of_every_form_are_rows_of_the_same_table():
     rows = [{"a": 1, "b": "x"}, {"b": "y", "a": None, "more": 0}]
     found = table_of([rows[0], json.dumps(rows[1])], ["b", "a"])
     assert found.values == {"b": ["x", "y"], "a": [1, None]}
-    assert found.place(1) == "input 2"
+    assert found.place(1) == f"input {json.dumps(rows[1])!r}"
 
 
 def test_of_a_single_column_a_text_is_itself_even_where_it_looks_like_an_object():
@@ -74,7 +74,7 @@ def test_numbers_come_as_objects_only():
 def test_what_is_no_row_is_named_with_an_example_of_one(given):
     with pytest.raises(DataError) as caught:
         table_of([{"a": 0, "b": 0}, given], ["a", "b"], numbers=True)
-    assert f"input 2, {given!r}, has not the columns a, b" in str(caught.value)
+    assert f"input {given!r} has not the columns a, b" in str(caught.value)
     assert json.loads(str(caught.value).partition("give ")[2]) == {"a": 0.5, "b": 0.5}
 
 

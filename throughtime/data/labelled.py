@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from throughtime.data.columns import Places, Table
 from throughtime.errors import DataError
 
@@ -50,7 +52,7 @@ def table_of(inputs: Sequence[str | dict[str, Any]], columns: Sequence[str], num
     With `numbers` a text is always JSON. Raises `DataError` with an example of what is wanted.
     """
     values: dict[str, list[Any]] = {name: [] for name in columns}
-    for k, each in enumerate(inputs, start=1):
+    for each in inputs:
         row: Any = each
         if isinstance(row, str) and (numbers or len(columns) > 1):
             try:
@@ -61,7 +63,14 @@ def table_of(inputs: Sequence[str | dict[str, Any]], columns: Sequence[str], num
             row = {columns[0]: row}
         if not isinstance(row, dict) or not row.keys() >= set(columns):
             example = json.dumps(dict.fromkeys(columns, 0.5 if numbers else "text"))
-            raise DataError(f"input {k}, {each!r}, has not the columns {', '.join(columns)}: give {example}")
+            raise DataError(f"{_named(each)} has not the columns {', '.join(columns)}: give {example}")
         for name in columns:
             values[name].append(row[name])
-    return Table("the input", values, Places.counted("input ", range(1, len(inputs) + 1)))
+    # By what it says, for its number is known to those alone who have the whole stream.
+    which = np.arange(len(inputs))
+    return Table("the input", values, Places(tuple(map(_named, inputs)), which, np.zeros_like(which)))
+
+
+def _named(each: str | dict[str, Any]) -> str:
+    told = repr(each)
+    return f"input {told}" if len(told) <= 200 else f"input {told[:200]}..."

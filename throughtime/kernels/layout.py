@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import torch
@@ -38,21 +38,11 @@ class Layout:
     @classmethod
     def of(cls, steps: int, batch: int, lengths: Tensor | None, reset: Tensor | None) -> Layout:
         """The layout for `lengths` [B] and `reset` [T, B]."""
-        if lengths is None:
-            full = _full(steps, batch)
-            if reset is None:
-                return full
-            every = reset.reshape(-1).to(torch.uint8)
-            return cls(steps, batch, full.start, full.count, None, None, None, every)
-        ordered, order = lengths.long().sort(descending=True, stable=True)
-        if batch and int(ordered[0]) > steps:
-            raise ShapeError(f"lengths must lie in 0..{steps}, got {lengths.tolist()}")
-        active = torch.arange(steps, device="cpu")[:, None] < ordered
-        count = active.sum(1)
-        step, rank = active.nonzero(as_tuple=True)
-        index = step * batch + order[rank]
-        flags = None if reset is None else reset.reshape(-1)[index].to(torch.uint8)
-        return cls(steps, batch, _starts(count), count, order, ordered, index, flags)
+        layout = _full(steps, batch) if lengths is None else _ragged(steps, batch, tuple(lengths.tolist()))
+        if reset is None:
+            return layout
+        flags = reset.reshape(-1) if layout.index is None else reset.reshape(-1)[layout.index]
+        return replace(layout, reset=flags.to(torch.uint8))
 
     @cached_property
     def rows(self) -> int:
@@ -144,3 +134,16 @@ def _full(steps: int, batch: int) -> Layout:
 @lru_cache(maxsize=64)
 def _even_cuts(batch: int, threads: int) -> Tensor:
     return torch.arange(threads + 1, device="cpu") * batch // threads
+
+
+# The recurrences of a model, forwards and backwards, read the same few batches one after another.
+@lru_cache(maxsize=4)
+def _ragged(steps: int, batch: int, lengths: tuple[int, ...]) -> Layout:
+    if max(lengths, default=0) > steps:
+        raise ShapeError(f"lengths must lie in 0..{steps}, got {list(lengths)}")
+    ordered, order = torch.tensor(lengths, dtype=torch.long, device="cpu").sort(descending=True, stable=True)
+    active = torch.arange(steps, device="cpu")[:, None] < ordered
+    count = active.sum(1)
+    step, rank = active.nonzero(as_tuple=True)
+    index = step * batch + order[rank]
+    return Layout(steps, batch, _starts(count), count, order, ordered, index, None)

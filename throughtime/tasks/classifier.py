@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 import tyro
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
-from throughtime.config import Config
+from throughtime.config import Config, ModelOptions
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
 from throughtime.data.columns import Table, join_tables
 from throughtime.data.labelled import rarest, read_labels, read_texts, table_of
@@ -80,8 +80,27 @@ class LabelledConfig(DataConfig):
     max_length: int = Field(2000, ge=1, description="Tokens of a text that are read; the rest is left out.")
 
 
-class ClassifierModelConfig(Config):
+class ClassifierModelConfig(ModelOptions):
     """The model: an encoder of the sequence, and a softmax."""
+
+    read_by = dict.fromkeys(
+        (
+            "cell",
+            "bidirectional",
+            "pooling",
+            "variational",
+            "recurrent_dropout",
+            "weight_dropout",
+            "zoneout",
+        ),
+        ("recurrent",),
+    ) | {
+        "embedding": ("recurrent", "bag-of-words", "fixed-window", "big-window", "transformer"),
+        "hidden": ("recurrent", "fixed-window", "big-window", "feed-forward"),
+        "layers": ("recurrent", "feed-forward", "transformer"),
+        "window": ("fixed-window",),
+        "heads": ("transformer",),
+    }
 
     model: Literal[
         "recurrent", "bag-of-words", "fixed-window", "big-window", "feed-forward", "transformer"
@@ -119,6 +138,14 @@ class ClassifierConfig(Config):
     data: LabelledConfig = LabelledConfig()
     model: ClassifierModelConfig = ClassifierModelConfig()
     training: ExampleTraining = ExampleTraining()
+
+    @model_validator(mode="after")
+    def _check_fit(self) -> Self:
+        if self.data.vectors is not None and self.model.model == "feed-forward":
+            raise ValueError("--vectors are of words, and a feed-forward model reads numbers: leave them out")
+        if self.data.multi_label is not None and self.model.class_weights != "none":
+            raise ValueError("--class-weights weigh one class against others: leave them out")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

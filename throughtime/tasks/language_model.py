@@ -12,7 +12,7 @@ import torch
 import tyro
 from pydantic import AfterValidator, Field
 
-from throughtime.config import Config
+from throughtime.config import Config, ModelOptions
 from throughtime.data.batches import by_length, pad
 from throughtime.data.corpus import encode
 from throughtime.data.streams import Streams
@@ -49,8 +49,22 @@ class TextConfig(DataConfig):
     )
 
 
-class ModelConfig(Config):
+class ModelConfig(ModelOptions):
     """The model: embedding, recurrence, softmax."""
+
+    read_by = dict.fromkeys(
+        (
+            "cell",
+            "embedding",
+            "variational",
+            "recurrent_dropout",
+            "weight_dropout",
+            "zoneout",
+            "connection",
+            "learned_state",
+        ),
+        ("recurrent",),
+    ) | dict.fromkeys(("heads", "context"), ("transformer",))
 
     model: Literal["recurrent", "transformer"] = Field("recurrent", description="What reads the text.")
     cell: Annotated[str, AfterValidator(check_cell)] = Field(

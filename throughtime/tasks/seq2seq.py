@@ -17,7 +17,7 @@ import tyro
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from throughtime.config import Config
+from throughtime.config import Config, ModelOptions
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
 from throughtime.data.labelled import read_texts
 from throughtime.data.pairs import Pairs, read_pairs
@@ -26,7 +26,7 @@ from throughtime.data.text import read_lines
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.beam import beam_search
 from throughtime.decode.sequences import Hypothesis, sample_sequences
-from throughtime.errors import ConfigError, DataError
+from throughtime.errors import DataError
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.transformer import TransformerSeq2Seq
 from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell, divide
@@ -41,16 +41,6 @@ logger = logging.getLogger(__name__)
 
 #: Source tokens, with padding, that are encoded side by side when the model is used.
 TOKENS = 4000
-#: Options that a transformer has no use for.
-RECURRENT = (
-    "cell",
-    "embedding",
-    "attention",
-    "input_feeding",
-    "coverage",
-    "bidirectional",
-    "scheduled_sampling",
-)
 #: Validation sentences that are shown as training goes on.
 SHOWN = 3
 
@@ -72,8 +62,21 @@ class PairsConfig(DataConfig):
     )
 
 
-class EncoderDecoderConfig(Config):
+class EncoderDecoderConfig(ModelOptions):
     """The model: an encoder, attention, a decoder."""
+
+    read_by = dict.fromkeys(
+        (
+            "cell",
+            "embedding",
+            "attention",
+            "input_feeding",
+            "coverage",
+            "bidirectional",
+            "scheduled_sampling",
+        ),
+        ("recurrent",),
+    ) | {"heads": ("transformer",)}
 
     model: Literal["recurrent", "transformer"] = Field(
         "recurrent", description="What encoder and decoder are."
@@ -380,7 +383,8 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
         """Outputs that are drawn; what is drawn for an input depends on it and the seed alone."""
         count = search.n_best
         rows = torch.arange(len(sources)).repeat_interleave(count)
-        seeds = [zlib.crc32(source.tobytes(), search.seed + n) for source in sources for n in range(count)]
+        begins = [zlib.crc32(f"{search.seed} {n}".encode()) for n in range(count)]
+        seeds = [zlib.crc32(source.tobytes(), begin) for source in sources for begin in begins]
         drawn = sample_sequences(
             self._step,
             self.model.select,
@@ -411,14 +415,6 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
 
 def _make_model(config: EncoderDecoderConfig, classes: int) -> Seq2Seq | TransformerSeq2Seq:
     if config.model == "transformer":
-        asked = [
-            name for name in RECURRENT if getattr(config, name) != type(config).model_fields[name].default
-        ]
-        if asked:
-            raise ConfigError(
-                f"--{asked[0].replace('_', '-')} is an option of the recurrent model: leave it out, or take "
-                "--model recurrent"
-            )
         return TransformerSeq2Seq(
             classes,
             classes,
