@@ -4,7 +4,7 @@ A step is the loss of a batch with dropout, its gradient, clipping, and Adam. Th
 weights, and are compared in loss and all gradients before anything is timed. They take turns.
 
 - tagger: `Tagger` on about 1,000 words at a time, beside `torch.nn.LSTM` on packed sequences
-- seq2seq: `Seq2Seq` on 64 pairs of about 15 tokens on each side, the same
+- seq2seq: `Seq2Seq` on 64 pairs of about 15 tokens on each side, beside `torch.nn.LSTM`, packed on the source
 
     python benchmarks/tasks.py [--seconds 20] [--output FOLDER]
 """
@@ -77,9 +77,6 @@ class Row:
     torch: float
     ratio: float
     ratio_spread: float
-
-
-# The tagger
 
 
 #: As in a tagged corpus of tweets: 15,000 different words, most of them rare, and some links among them.
@@ -158,9 +155,6 @@ def tagged_sentences(generator: torch.Generator) -> Any:
         spelling_of=torch.from_numpy(spelling_of),
         targets=nn.utils.rnn.pad_sequence(tags, batch_first=True, padding_value=-100),
     )
-
-
-# From one sequence to another
 
 
 #: As in captions of pictures and their translations, cut into 6,000 pieces that both languages share.
@@ -254,9 +248,6 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 }
 
 
-# The same weights on both sides
-
-
 def as_torch(values: dict[str, Tensor], second: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """Weights, or their gradients, as torch's side names them: `second` makes its second bias of ours.
 
@@ -297,9 +288,6 @@ def check_agreement(problem: Problem) -> None:
         error = ((mine[name] - value).abs().max() / value.abs().max()).item()
         if not error <= TOLERANCES[torch.float32]:
             raise ThroughTimeError(f"{problem.name} is off torch by {error:.1e} in {name}: it is not timed")
-
-
-# Timing and report
 
 
 def step_of(side: Side) -> Callable[[], None]:

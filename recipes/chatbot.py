@@ -1,4 +1,4 @@
-"""ChatterBot's YAML files as a table: what is said, and what is answered, turn by turn."""
+"""ChatterBot's YAML files as a table: a question, and each of its answers."""
 
 import argparse
 import sys

@@ -1,4 +1,7 @@
-"""The words of a text with mistakes made in them, as a table of the wrong and the right word."""
+"""The words of a text with mistakes made in them, as a table of the wrong and the right word.
+
+With --apart a tenth of the words go to a second table, for validation on words that training does not have.
+"""
 
 import argparse
 import random
@@ -22,7 +25,10 @@ ALIKE = [
 
 
 def mistake(word: str, draw: random.Random) -> str:
-    """The word with one slip: a letter doubled, lost, swapped, another vowel, or what sounds alike."""
+    """The word with a slip: a letter doubled, lost, swapped, another vowel, or what sounds alike.
+
+    Now and then what is drawn leaves it as it is.
+    """
     at = draw.randrange(len(word))
     kind = draw.choice(["double", "undouble", "lose", "swap", "vowel", "alike", "insert"])
     doubled = [k for k in range(1, len(word)) if word[k] == word[k - 1]]
@@ -48,22 +54,26 @@ def mistake(word: str, draw: random.Random) -> str:
 
 def main() -> None:
     """Write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("texts", type=Path, nargs="+", help="text files")
     parser.add_argument("--least", type=int, default=3, help="words must occur so many times")
     parser.add_argument("--copies", type=int, default=8, help="wrong spellings of each word")
+    parser.add_argument("--apart", type=Path, help="file for a tenth of the words")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     counts = Counter[str]()
     for path in options.texts:
         counts.update(re.findall(r"[a-z]{3,}", path.read_text("utf-8").lower()))
     draw = random.Random(options.seed)
+    tables: tuple[list[str], list[str]] = [], []
     for word in sorted(word for word, count in counts.items() if count >= options.least):
-        for copy in range(options.copies):
-            wrong = mistake(word, draw)
-            if copy % 3 == 2:
-                wrong = mistake(wrong, draw)
-            sys.stdout.write(f"{wrong}\t{word}\n")
+        wrongs = [mistake(word, draw) for _ in range(options.copies)]
+        wrongs[2::3] = [mistake(wrong, draw) for wrong in wrongs[2::3]]
+        apart = options.apart is not None and draw.random() < 0.1
+        tables[apart].extend(f"{wrong}\t{word}\n" for wrong in dict.fromkeys(wrongs))
+    sys.stdout.writelines(tables[0])
+    if options.apart is not None:
+        options.apart.write_text("".join(tables[1]), "utf-8")
 
 
 if __name__ == "__main__":

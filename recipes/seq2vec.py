@@ -1,7 +1,7 @@
 """Vectors of sequences, learned without their labels: the sequences as words, and labels beside the vectors.
 
 words    write a column of a csv file as text: each sequence as its overlapping k-mers, on a line
-labels   write a parquet file: the vectors that `throughtime embed` made of these lines, and a column of labels
+labels   write a parquet file: the vectors that `throughtime embed` made of these lines, and their labels
 """
 
 import argparse

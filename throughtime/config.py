@@ -43,23 +43,24 @@ class Config(BaseModel):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-class ModelOptions(Config):
-    """The options of a model of several kinds, of which the field `model` names one.
+class ChoiceConfig(Config):
+    """A configuration whose field `choice` decides which others are read.
 
-    `read_by` has, for each option that not every kind reads, those that do. Raises `ConfigError` where an
-    option that the chosen kind does not read is other than by default.
+    `read_by` has, for each option that not every choice reads, those that do. Raises `ConfigError` where an
+    option that what was chosen does not read is other than by default.
     """
 
+    choice: ClassVar[str] = "model"
     read_by: ClassVar[Mapping[str, tuple[str, ...]]]
 
     @model_validator(mode="after")
     def _check_read(self) -> Self:
-        chosen: str = self.__dict__["model"]
-        for name, kinds in self.read_by.items():
-            if chosen not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+        chosen: str = getattr(self, self.choice)
+        for name, readers in self.read_by.items():
+            if chosen not in readers and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
-                    f"--{name.replace('_', '-')} says nothing to the {chosen} model: leave it out, or take "
-                    f"--model {' or '.join(kinds)}"
+                    f"--{name.replace('_', '-')} is not read with --{self.choice} {chosen}: leave it out, or "
+                    f"take --{self.choice} {' or '.join(readers)}"
                 )
         return self
 

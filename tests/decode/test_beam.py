@@ -330,6 +330,14 @@ def test_it_goes_on_while_a_longer_one_could_score_more():
     assert len(read) == 1
 
 
+def test_it_goes_on_for_what_could_score_more_by_less_than_single_precision_tells():
+    """-1 * 6/9 beats what ended by a billionth; 6/9 in single precision is more than that above it."""
+    ended = math.exp(-(6 / 9) * (1 + 1e-9))
+    rows = [[ended, math.exp(-1), 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    _, found = steps_of(rows, beams=2, max_length=4)
+    assert found[0].tokens == [1, 1, 1]
+
+
 def test_it_looks_on_until_all_that_were_asked_for_are_found():
     rows = [[0.6, 0.3, 0.1], [0.5, 0.4, 0.1]]
     read, _ = steps_of(rows, beams=3, max_length=50, length_penalty=0.0, n_best=1)

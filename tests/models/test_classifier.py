@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from throughtime.errors import CellError, ConfigError
 from throughtime.heads import Categorical, MultiLabel
@@ -222,6 +223,17 @@ def test_a_window_is_a_matrix_for_each_place_from_the_end(length):
             expected = expected + window.linear.weight[:, 4 * place : 4 * place + 4] @ x[0, step]
     x[:, length:] = torch.nan
     equal(window(x, torch.tensor([length]))[0], expected.relu())
+
+
+def test_a_window_costs_no_more_places_than_a_batch_has():
+    window, x, lengths = Window(4, 100, 5).double(), torch.randn(3, 6, 4).double(), torch.tensor([6, 2, 0])
+    with FlopCounterMode(display=False) as counter:
+        found = window(x, lengths)
+    assert counter.get_total_flops() == 2 * 3 * (6 * 4) * 5
+    for row, n, vector in zip(x, lengths.tolist(), found, strict=True):
+        equal(
+            vector, (window.linear.weight[:, (100 - n) * 4 :] @ row[:n].flatten() + window.linear.bias).relu()
+        )
 
 
 @pytest.mark.parametrize("merge", ["concat", "sum"])

@@ -256,6 +256,10 @@ def test_impossible_options():
         LanguageModel(CLASSES, BOUNDARY, UNKNOWN, cell="none")
     with pytest.raises(ConfigError, match="layers must be 1 or more"):
         LanguageModel(CLASSES, BOUNDARY, UNKNOWN, layers=0)
+    with pytest.raises(ConfigError, match='no model "transformers": there are recurrent, transformer'):
+        LanguageModel(CLASSES, BOUNDARY, UNKNOWN, model="transformers")
+    with pytest.raises(ConfigError, match='no softmax "Adaptive": there are full, adaptive'):
+        LanguageModel(CLASSES, BOUNDARY, UNKNOWN, softmax="Adaptive")
 
 
 def test_a_state_dict_carries_all_there_is():

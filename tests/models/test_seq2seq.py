@@ -237,6 +237,31 @@ def test_other_cells_read_step_by_step_what_they_read_in_one_go(cell, bidirectio
     equal(model.loss(batch).total, one_by_one(model, batch))
 
 
+def test_the_decoder_counts_its_own_steps():
+    """Batch norm has statistics for each step: those of the decoder begin with its first."""
+    model, batch = make(cell="batch_norm_lstm").train(), batch_of(PAIRS)
+    state = model.begin(batch.source, batch.source_lengths)
+    assert all(h.any() and c.any() and not t.any() for h, c, t in state.recurrent)
+    model.loss(batch)
+    seen = model.decoder.mean_i_l0.any(1)
+    assert seen.tolist() == [t < batch.inputs.shape[1] - 1 for t in range(len(seen))]  # the last has one row
+
+
+def test_rows_that_have_ended_are_no_part_of_the_statistics_of_a_step():
+    """With coverage, which has no voice here, a step at a time is read and otherwise all at once."""
+    options = {"cell": "batch_norm_lstm", "dropout": 0.0, "layers": 1}
+    plain, covered, batch = make("additive", **options), make("covered", **options), batch_of(PAIRS)
+    with torch.no_grad():
+        covered.attention.weight_coverage.zero_()
+    plain.load_state_dict(covered.state_dict(), strict=False)
+    one, other = (model.train().loss(batch).total for model in (plain, covered))
+    equal(one, other)
+    equal(dict(plain.named_buffers()), dict(covered.named_buffers()))
+    one, other = gradients(plain, one), gradients(covered, other)
+    assert other.pop("attention.weight_coverage").any()
+    equal(one, other)
+
+
 def test_feeding_what_is_not_read_changes_nothing():
     """The step-wise form with weights of zero for what is fed is the form that runs at once."""
     plain, fed = make("additive", layers=1), make("additive, fed", layers=1)

@@ -81,7 +81,7 @@ def answers(model, batch):
     return {
         "loss": model.loss(batch).total,
         "tags": model.decode(batch),
-        "marginals": model.marginals(batch),
+        "marginals": model.head.marginals(model.features(batch), batch.lengths),
         "vectors": model.vectors(batch),
     }
 
@@ -128,7 +128,6 @@ def test_the_head_reads_the_features(head):
     equal(loss.total, model.head.loss(features, batch.targets, batch.lengths).total)
     assert (loss.count, loss.state) == (10, ())
     equal(model.decode(batch), model.head.decode(features, batch.lengths))
-    equal(model.marginals(batch), model.head.marginals(features, batch.lengths))
 
 
 def test_the_head_is_made_for_the_features_and_the_tags():
@@ -365,6 +364,9 @@ def test_sizes_and_beginnings():
     [
         ({"hidden": 5}, "must be even, got 5"),
         ({"hidden": 0}, "must be even, got 0"),
+        ({"embedding": 0}, "embedding must be 1 or more, got 0"),
+        ({"character_embedding": 0}, "character_embedding must be 1 or more, got 0"),
+        ({"character_hidden": 0}, "character_hidden must be 1 or more, got 0"),
         (
             {"character_encoder": "convolution"},
             'no character encoder "convolution": there are recurrent, none',

@@ -222,8 +222,9 @@ def test_sides_of_different_sizes():
     [
         (
             {"classes_source": 4, "shared": True},
-            "a shared embedding needs as many tokens on both sides, got 4",
+            "a shared embedding needs as many classes on both sides, got 4",
         ),
+        ({"boundary": 9}, "boundary must be a token of the target, 0 to 8, got 9"),
         ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\), got 1.0"),
         ({"classes_target": 0}, "classes_target must be 1 or more, got 0"),
         ({"features": 0}, "features must be 1 or more, got 0"),
@@ -395,6 +396,12 @@ def test_dropout_is_of_training_and_on_the_output_too():
     loss = model.loss(batch)
     assert set((seen[0] / features).flatten().round(decimals=6).tolist()) == {0.0, 2.0}
     assert loss.penalty == 0
+
+
+def test_a_transformer_does_not_look_at_variational():
+    model = language_model(dropout=0.5, variational=True).train()
+    kept = model._drop(torch.ones(1, 50, 8)).bool()
+    assert kept.any(1).all() and not kept.all(1).any()
 
 
 def test_impossible_options_of_a_language_model():

@@ -10,6 +10,7 @@ import torch
 from throughtime.cells.cell import cell
 from throughtime.cells.library import CELLS
 from throughtime.errors import ConfigError, ShapeError
+from throughtime.nn.dropout import chance
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import map_state
 
@@ -243,6 +244,12 @@ RANDOM = {
     "weight_dropout": 0.5,
     "zoneout": 0.5,
 }
+
+
+@pytest.mark.parametrize(("rate", "share"), [(2**-18, 0.0), (0.3, 0.3), (1 - 2**-18, 1.0)])
+def test_chance_is_the_rate_however_near_it_is_to_0_or_1(rate, share):
+    found = chance((10_000,), rate, torch.device("cpu"), seeded())
+    assert found.double().mean().item() == pytest.approx(share, abs=0.02)
 
 
 @pytest.mark.parametrize("option", RANDOM)

@@ -16,7 +16,6 @@ from throughtime.nn.pooling import (
     pool_last,
     pool_max,
     pool_mean,
-    real_steps,
 )
 from throughtime.nn.recurrent import Recurrent
 
@@ -146,12 +145,6 @@ def test_the_last_step_of_a_bidirectional_layer_is_what_each_direction_ends_with
 def test_the_maximum_may_be_negative():
     y = torch.tensor([[[-3.0], [-2.0], [9.0]]])
     assert pool_max(y, torch.tensor([2])).tolist() == [[-2]]
-
-
-def test_real_steps_are_those_below_the_length():
-    y = torch.zeros(3, 2, 1)
-    assert real_steps(y, torch.tensor([0, 1, 2])).tolist() == [[False, False], [True, False], [True, True]]
-    assert real_steps(y, None).tolist() == [[True, True]] * 3
 
 
 # Padding and rows without steps.

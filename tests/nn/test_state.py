@@ -26,11 +26,12 @@ quickly = settings(max_examples=30, deadline=None)
 
 
 def ragged(batch=BATCH):
-    """Two states of width 3, none, and one of width 5."""
+    """Two states of width 3, none, one of width 5, and two of a transformer: for each head, and a count."""
     return (
         (torch.randn(batch, 3), torch.randn(batch, 3, dtype=torch.float64)),
         (),
         (torch.randn(batch, 5),),
+        (torch.randn(batch, BATCH, 2, 3), torch.randint(9, (batch,))),
     )
 
 
@@ -187,7 +188,7 @@ def test_views_and_shared_tensors_are_saved_as_what_they_show(tmp_path):
 
 def test_entries_are_named_by_layer_and_state(tmp_path):
     save_state(ragged(), tmp_path / "state")
-    assert set(load_file(tmp_path / "state")) == {"0.0", "0.1", "2.0"}
+    assert set(load_file(tmp_path / "state")) == {"0.0", "0.1", "2.0", "3.0", "3.1"}
 
 
 def test_a_path_may_be_text_and_its_folder_is_made(tmp_path):
@@ -305,7 +306,7 @@ def test_rows_that_cannot_be_selected(rows, said):
 
 
 def test_no_row_of_an_empty_batch_can_be_selected():
-    assert as_rows(select_rows(ragged(0), [])) == [[], [], []]
+    assert as_rows(select_rows(ragged(0), [])) == [[]] * 5
     with pytest.raises(ShapeError, match="rows must lie in"):
         select_rows(ragged(0), [0])
 
@@ -327,14 +328,15 @@ def test_a_reset_needs_a_beginning_for_each_row():
         ragged()[:2],
         ((), *ragged()[1:]),
         map_state(lambda value: value.double(), ragged()),
-        map_state(lambda value: value[:, 1:], ragged()),
+        (*ragged()[:2], (torch.randn(BATCH, 4),), ragged()[3]),
+        (*ragged()[:3], (torch.randn(BATCH, BATCH, 5, 3), ragged()[3][1])),
     ],
-    ids=["layers", "states", "type", "width"],
+    ids=["layers", "states", "type", "width", "age"],
 )
 def test_states_must_be_alike(other):
-    with pytest.raises(ShapeError, match="states must agree in layers, hidden sizes, types and devices"):
+    with pytest.raises(ShapeError, match="states must agree in layers, shapes, types and devices"):
         join_rows([ragged(), other])
-    with pytest.raises(ShapeError, match="states must agree in layers, hidden sizes, types and devices"):
+    with pytest.raises(ShapeError, match="states must agree in layers, shapes, types and devices"):
         reset_rows(ragged(), torch.ones(BATCH, dtype=torch.bool), other)
 
 

@@ -17,8 +17,7 @@ from throughtime.nn.transformer import TransformerDecoder, TransformerEncoder, p
 
 BATCH, STEPS, SOURCE, FEATURES, HEADS, LAYERS, HIDDEN = 4, 6, 5, 8, 2, 2, 12
 LENGTHS, MEMORY_LENGTHS = torch.tensor([3, STEPS, 0, 1]), torch.tensor([SOURCE, 2, 4, 0])
-both_ways = pytest.mark.parametrize("causal", [False, True])
-both_kinds = pytest.mark.parametrize("kind", ["encoder", "causal", "decoder"])
+both_kinds = pytest.mark.parametrize("kind", ["encoder", "decoder"])
 
 
 def normal(*shape):
@@ -33,12 +32,12 @@ def drawn(module):
     return module
 
 
-def encoder(causal=False, **options):
-    return drawn(TransformerEncoder(FEATURES, LAYERS, HEADS, HIDDEN, causal=causal, **options))
+def encoder():
+    return drawn(TransformerEncoder(FEATURES, LAYERS, HEADS, HIDDEN))
 
 
-def decoder(**options):
-    return drawn(TransformerDecoder(FEATURES, LAYERS, HEADS, HIDDEN, **options))
+def decoder():
+    return drawn(TransformerDecoder(FEATURES, LAYERS, HEADS, HIDDEN))
 
 
 def torchs(ours, dropout=0.0):
@@ -68,7 +67,7 @@ def placed(x):
 
 
 def make(kind):
-    return decoder() if kind == "decoder" else encoder(kind == "causal")
+    return decoder() if kind == "decoder" else encoder()
 
 
 def inputs_of(module, steps=STEPS):
@@ -99,19 +98,17 @@ def equal(one, other, tolerance=1e-10):
 # Known answers.
 
 
-@both_ways
 @pytest.mark.parametrize("with_lengths", [False, True])
-def test_the_encoder_is_torchs(causal, with_lengths):
-    ours = encoder(causal)
+def test_the_encoder_is_torchs(with_lengths):
+    ours = encoder()
     theirs = torchs(ours)
     lengths = torch.tensor([3, STEPS, 2, 1]) if with_lengths else None
     real = torch.ones(BATCH, STEPS, dtype=torch.bool) if lengths is None else ~padding(STEPS, lengths)
     one = normal(BATCH, STEPS, FEATURES).requires_grad_()
     other = one.detach().clone().requires_grad_()
     y = ours(one, lengths)
-    expected = theirs(
-        placed(other), hidden_future() if causal else None, None if lengths is None else ~real
-    ).masked_fill(~real[..., None], 0)
+    expected = theirs(placed(other), None, None if lengths is None else ~real)
+    expected = expected.masked_fill(~real[..., None], 0)
     equal(y, expected)
     equal(gradients(y, [one], ours), gradients(expected, [other], theirs))
 
@@ -148,7 +145,7 @@ def test_dropout_is_where_torch_has_it(kind):
     y = run(ours, x, *memory)
     torch.manual_seed(5)
     z = nn.functional.dropout(placed(x), 0.3)
-    masks = {"encoder": {}, "causal": {"mask": hidden_future()}, "decoder": {"tgt_mask": hidden_future()}}
+    masks = {"encoder": {}, "decoder": {"tgt_mask": hidden_future()}}
     equal(y, theirs(z, *memory, **masks[kind]))
     assert not torch.equal(run(ours, x, *memory), y)
     equal(run(ours.eval(), x, *memory), theirs.eval()(placed(x), *memory, **masks[kind]))
@@ -225,19 +222,6 @@ def test_weights_leave_out_what_is_hidden_however_bad_the_rest():
 
 
 @settings(max_examples=15, deadline=None)
-@given(steps=st.integers(1, 7), seed=st.integers(0, 99))
-def test_the_causal_encoder_step_by_step(steps, seed):
-    torch.manual_seed(seed)
-    module = encoder(causal=True)
-    x = normal(BATCH, steps, FEATURES)
-    cache, ys = module.begin(BATCH), []
-    for x_t in x.unbind(1):
-        y, cache = module.step(x_t, cache)
-        ys.append(y)
-    equal(torch.stack(ys, 1), module(x))
-
-
-@settings(max_examples=15, deadline=None)
 @given(steps=st.integers(1, 7), lengths=st.lists(st.integers(0, SOURCE), min_size=1, max_size=4))
 def test_the_decoder_step_by_step(steps, lengths):
     module, lengths = decoder(), torch.tensor(lengths)
@@ -250,16 +234,15 @@ def test_the_decoder_step_by_step(steps, lengths):
     equal(torch.stack(ys, 1), module(x, memory, lengths))
 
 
-@pytest.mark.parametrize("kind", ["causal", "decoder"])
-def test_selected_rows_go_on_as_they_would_have(kind):
-    module = make(kind)
-    x, *memory = inputs_of(module)
+def test_selected_rows_go_on_as_they_would_have():
+    module = decoder()
+    x, memory = inputs_of(module)
     rows = torch.tensor([2, 0, 0])
-    cache = module.begin(*memory) if memory else module.begin(BATCH)
+    cache = module.begin(memory)
     for x_t in x[:, :3].unbind(1):
         _, cache = module.step(x_t, cache)
     y, after = module.step(x[rows, 3], select_rows(cache, rows))
-    whole = run(module, x, *memory)
+    whole = module(x, memory)
     equal(y, whole[rows, 3])
     y, _ = module.step(x[rows, 4], after)
     equal(y, whole[rows, 4])
@@ -273,12 +256,11 @@ def test_a_decoder_differs_with_its_memory():
     assert (module(x, memory) - module(x, memory + 1)).abs().amin((1, 2)).gt(0).all()
 
 
-@pytest.mark.parametrize("kind", ["causal", "decoder"])
-def test_no_step_sees_a_later_one(kind):
-    module = make(kind)
-    x, *memory = inputs_of(module)
+def test_no_step_of_a_decoder_sees_a_later_one():
+    module = decoder()
+    x, memory = inputs_of(module)
     x.requires_grad_()
-    y = run(module, x, *memory)
+    y = module(x, memory)
     for t in range(STEPS):
         (gradient,) = torch.autograd.grad(y[:, t].sum(-1).sin().sum(), x, retain_graph=True)
         assert (gradient.abs().sum((0, 2)) > 0).tolist() == [s <= t for s in range(STEPS)]
@@ -402,11 +384,6 @@ def test_a_copy_says_the_same():
 def test_impossible_options(kind, options, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         kind(**{"features": 8, "layers": 1, **options})
-
-
-def test_an_encoder_that_sees_later_steps_takes_none():
-    with pytest.raises(ConfigError, match="give causal=True"):
-        encoder().begin(2)
 
 
 @both_kinds

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,8 @@ from throughtime.tasks.language_model import Score
 class Unigrams:
     """A language model that can be reckoned by hand."""
 
-    def __init__(self, text):
+    def __init__(self, text, kind="char"):
+        self.tokeniser = SimpleNamespace(kind=kind, texts=sorted(set(text)))
         self.shares = {c: n / len(text) for c, n in Counter(text).items()}
 
     def score(self, text):
@@ -39,6 +41,21 @@ def test_too_few_authors_and_empty_texts_are_refused():
             Authors(models)
     with pytest.raises(DataError, match="nothing to go by"):
         Authors({"a": Unigrams("a"), "b": Unigrams("b")}).answer([" \n"])
+
+
+def test_models_that_know_different_words_are_said_to_be_unfair(caplog):
+    for kind, other in (("char", "abc"), ("word", "ba")):
+        Authors({"a": Unigrams("ab", kind), "b": Unigrams(other, kind)})
+    assert not caplog.records
+    Authors({"a": Unigrams("ab", "word"), "b": Unigrams("abc", "word")})
+    assert "the models know different words" in caplog.text
+
+
+def test_the_words_behind_the_last_passage_are_counted(tmp_path, caplog):
+    path = tmp_path / "text.txt"
+    path.write_text("a b c d e\n")
+    assert list(passages(path, 3)) == ["a b c"]
+    assert f"the last 2 words of {path} are no whole passage and are left out" in caplog.text
 
 
 @given(text=st.text("ab \n\t", min_size=1), words=st.integers(1, 4))

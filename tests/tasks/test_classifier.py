@@ -15,18 +15,22 @@ from rich.console import Console
 
 import throughtime
 from throughtime.errors import ConfigError, DataError
-from throughtime.tasks.classifier import ClassifierConfig, ClassifierTask
+from throughtime.tasks.classifier import ClassifierConfig, ClassifierModelConfig, ClassifierTask
 
 COLOURS = ["blue", "green", "red"]
+#: Sizes, of which each model is given those that it reads.
+SMALL = {"hidden": 12, "embedding": 8, "heads": 2}
 THINGS = ["house", "car", "tree", "dog", "boat"]
 
 
 def config(*paths, data=(), model=(), **training):
     """A small model of one of the simplest kind."""
-    small = {"model": "bag-of-words", "hidden": 12, "embedding": 8, "heads": 2, "dropout": 0.0}
+    model = {"model": "bag-of-words", "dropout": 0.0} | dict(model)
+    readers = ClassifierModelConfig.read_by
+    small = {name: size for name, size in SMALL.items() if model["model"] in readers[name]}
     quick = {"max_epochs": 25, "learning_rate": 0.1, "batch_tokens": 100}
     return ClassifierConfig(
-        data={"paths": paths} | dict(data), model=small | dict(model), training=quick | training
+        data={"paths": paths} | dict(data), model=small | model, training=quick | training
     )
 
 
@@ -235,7 +239,8 @@ def test_vectors_of_other_dimensions_name_the_option_that_is_wanted(tmp_path):
 def test_every_model_of_texts_learns_the_toy(tmp_path, model):
     path = write_csv(tmp_path / "data.csv", coloured(90))
     rate = 0.1 if model == "bag-of-words" else 0.02
-    task = train(tmp_path, path, model={"model": model, "window": 3}, learning_rate=rate, max_epochs=15)
+    window = {"window": 3} if model == "fixed-window" else {}
+    task = train(tmp_path, path, model={"model": model} | window, learning_rate=rate, max_epochs=15)
     assert task.evaluate((write_csv(tmp_path / "new.csv", coloured(60, seed=1)),))["accuracy"] > 0.95
     empty, long = task.answer(["", "house " * 300 + '"of" red'])
     assert sum(empty["probabilities"].values()) == pytest.approx(1)
@@ -457,7 +462,7 @@ def test_empty_texts_and_long_ones_are_read_as_far_as_that_goes_and_said(tmp_pat
         task = train(tmp_path, path, data={"valid": (write_csv(tmp_path / "valid.csv", rows[:4]),)})
     told = [record.getMessage() for record in caplog.records]
     assert f"2 of 33 texts have nothing in them that is read; the first is {path}, line 32" in told
-    many = "1 of 33 texts have 2000 tokens or more, of which the first 2000 are read"
+    many = "1 of 33 texts have more than 2000 tokens, of which the first 2000 are read"
     assert f"{many}; the first is {path}, line 33" in told
     texts = ["red " * 2000 + "blue " * 98_000, "red " * 2000, "red " * 1999 + "blue", ""]
     long, whole, other, empty = (answer["probabilities"] for answer in task.answer(texts))

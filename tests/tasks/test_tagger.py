@@ -112,10 +112,28 @@ def test_names_are_learnt_and_new_sentences_tagged(task, tmp_path):
 def test_what_is_predicted_stands_in_the_columns_that_came_in(task, tmp_path):
     path = tmp_path / "new.conll"
     path.write_text("-DOCSTART- -X- O\n\nann  PROPN  ?\nsees\tVERB\tI-LOC\n\n\nBob X X\nsmith  Y  Z")
-    expected = "ann  PROPN  B-PER\nsees\tVERB\tO\n\nBob X B-PER\nsmith  Y  I-PER\n\n"
+    expected = "-DOCSTART- -X- O\n\nann  PROPN  B-PER\nsees\tVERB\tO\n\nBob X B-PER\nsmith  Y  I-PER\n\n"
     assert predicted(task, path) == expected
     path.write_text(expected)
     assert predicted(task, path) == expected
+
+
+def test_a_file_without_the_column_of_tags_gets_one(task, tmp_path):
+    path = tmp_path / "new.conll"
+    path.write_text("ann PROPN\nsees\tVERB\n\nbob X \n")
+    assert predicted(task, path) == "ann PROPN B-PER\nsees\tVERB\tO\n\nbob X B-PER\n\n"
+    for text, columns in (("ann\nsees\n", 1), ("ann a b c\n", 4)):
+        path.write_text(text)
+        wanted = rf"new\.conll has {columns} columns, and 3 are wanted: give as many, or all but the tags"
+        with pytest.raises(DataError, match=wanted):
+            task.inputs(path)
+
+
+def test_a_tag_that_is_of_no_span_among_tags_that_are_is_said(tmp_path, caplog):
+    rows = ["ann/B-PER sees/O", "bob/B-PER smith/I-PER sees/o", "ann/B-PER likes/O"] * 4
+    tagger = train(tmp_path, write_pairs(tmp_path / "data.conll", *rows), max_epochs=1)
+    assert tagger.scheme is None
+    assert 'data.conll, line 4 has "o", which is no tag of a span' in caplog.text
 
 
 def test_columns_are_chosen_by_number(task, tmp_path):
@@ -221,11 +239,11 @@ def test_the_probability_is_that_of_the_tag_at_the_word(task):
 
 
 def test_a_sentence_comes_as_text_or_as_words_or_as_read_from_a_file(task, tmp_path):
-    path = write_pairs(tmp_path / "new.conll", "ann/O sees/O")
+    path = write_pairs(tmp_path / "new.conll", "ann/X/O sees/X/O")
     forms = ["  ann \t sees ", ("ann", "sees"), *task.inputs(path)]
     one, two, three = task.answer(forms)
     assert one == two
-    assert three == one | {"conll": "ann B-PER\nsees O\n"}
+    assert three == one | {"conll": "ann X B-PER\nsees X O\n"}
     assert [answer["words"] for answer in task.answer([["ann smith", ""]])] == [["ann smith", ""]]
 
 
@@ -379,12 +397,13 @@ def test_tags_that_training_never_saw_count_as_wrong_and_are_not_in_the_loss(tas
     assert before["accuracy"] == before["f1"] == 1 and not caplog.records
     path = write_pairs(tmp_path / "new.conll", known, "bob/B-PER sees/O new/B-ORG york/I-ORG")
     after = task.evaluate((path,))
-    assert "2 words have tags that training never saw" in caplog.text
+    assert "new.conll, line 5 has the tag B-ORG, which training never saw: 2 words like it" in caplog.text
     assert after["accuracy"] == pytest.approx(5 / 7)
     assert after["recall"] == pytest.approx(2 / 3) and after["precision"] == pytest.approx(2 / 3)
     assert after["loss"] == pytest.approx(before["loss"])
-    unknown = task.evaluate((write_pairs(tmp_path / "unknown.conll", "new/B-ORG york/I-ORG"),))
-    assert unknown == {"loss": 0, "accuracy": 0, "precision": 0, "recall": 0, "f1": 0}
+    unknown = write_pairs(tmp_path / "unknown.conll", "new/B-ORG york/I-ORG")
+    with pytest.raises(DataError, match=r"has the tag B-ORG, .* no other tag is known either"):
+        task.evaluate((unknown,))
 
 
 def test_the_best_weights_are_those_of_the_best_f1_or_accuracy_where_there_are_no_spans(task):

@@ -18,6 +18,14 @@ def test_columns_are_the_input_and_rows_the_output():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("input", "output")
 
 
+def test_tokens_are_shown_as_they_are():
+    tokens = ["$x_", "a$b$", r"\frac"]
+    axes = draw_alignment(tokens, tokens, np.eye(3).tolist()).axes[0]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == tokens
+        assert not any(label.get_parse_math() for label in labels)
+
+
 @pytest.mark.parametrize("tokens", [["$", "$x_", "\\frac", ""], ["token"] * 3000])
 def test_any_token_and_any_number_of_them_is_drawn(tokens):
     figure = draw_alignment(tokens, ["$y$"], np.full((1, len(tokens)), 1 / len(tokens)).tolist())

@@ -24,6 +24,26 @@ def test_the_mean_is_that_of_all_steps_and_is_swapped_in_for_a_while():
     assert torch.allclose(average.values["weight"], torch.stack(seen).mean(0))
 
 
+def test_running_statistics_are_averaged_and_what_is_no_number_is_not():
+    model = torch.nn.BatchNorm1d(2)
+    average = Average.begin(model)
+    for step in range(5):
+        model.running_mean.fill_(step)
+        model.num_batches_tracked.fill_(step)
+        average.add(model)
+    with average.in_place(model):
+        assert torch.allclose(model.running_mean, torch.tensor(2.0))
+        assert model.num_batches_tracked == 4
+    assert model.running_mean.tolist() == [4, 4]
+
+
+def test_a_mean_goes_where_the_weights_are():
+    model = torch.nn.Linear(2, 1, device="meta")
+    average = Average({"weight": torch.zeros(1, 2), "bias": torch.zeros(1)}, 1)
+    average.add(model)
+    assert all(value.is_meta for value in average.values.values())
+
+
 def test_training_keeps_the_mean_of_the_last_part(tmp_path, monkeypatch):
     model, seen = toy_model(), []
     loss = model.loss

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from toy import toy_model, toy_streams
 
+from throughtime.models import language_model
 from throughtime.train.guard import diagnose
 
 
@@ -63,6 +64,21 @@ def test_a_bad_loss_is_named(case):
         model.head.bias.fill_(-3e38)
         model.head.bias[2] = 3e38
     assert diagnose(model, chunk, state) == "Inf in the loss"
+
+
+@pytest.mark.parametrize("name", ["activation_penalty", "temporal_activation_penalty"])
+def test_a_bad_penalty_is_named(case, name):
+    model, chunk, state = case
+    setattr(model, name, torch.nan)
+    assert diagnose(model, chunk, state) == "NaN in the penalty"
+
+
+def test_a_bad_gradient_of_a_penalty_is_named_with_layer_row_and_time_step(case, monkeypatch):
+    model, chunk, state = case
+    model.activation_penalty = 1.0
+    monkeypatch.setattr(language_model, "activation_penalty", lambda y: BadGradient.apply(y).square().mean())
+    found = diagnose(model, chunk, state)
+    assert found == "Inf in the gradient of the output of recurrence.layer.0, row 0, time step 2"
 
 
 def test_hooks_are_gone_afterwards(case):

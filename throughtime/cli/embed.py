@@ -64,7 +64,9 @@ def embed(
     vectors = np.concatenate(pieces)
     if out is not None:
         save_vectors(out, given, vectors)
-        messages().print(f"{len(vectors)} vectors of {vectors.shape[1]} numbers are in {out}", soft_wrap=True)
+        messages().print(
+            f"{len(vectors)} vectors of {vectors.shape[1]} numbers are in {out}", soft_wrap=True, markup=False
+        )
     if nearest is not None:
         query = task.embed([readable(nearest)], vector).numpy()[0]
         for row, cosine in nearest_rows(vectors, query, count):

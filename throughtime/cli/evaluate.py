@@ -8,6 +8,7 @@ from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from tyro.conf import Positional, arg
 
 from throughtime.cli.output import Json, messages, write, write_json
@@ -30,7 +31,9 @@ def run(arguments: list[str]) -> int:
     report, signatures = task.report(command.paths), task.signatures()
     if command.figures is not None:
         drawn = ", ".join(map(str, report.draw(command.figures)))
-        messages().print(f"drawn: {drawn or 'nothing, this task has no figure'}", soft_wrap=True)
+        messages().print(
+            f"drawn: {drawn or 'nothing, this task has no figure'}", soft_wrap=True, markup=False
+        )
     if command.json:
         parts = {"parts": list(report.parts)} if report.parts else {}
         write_json({"metrics": report.metrics} | parts | ({"signatures": signatures} if signatures else {}))
@@ -42,7 +45,7 @@ def run(arguments: list[str]) -> int:
         table = Table(*(name.replace("_", " ") for name in report.parts[0]), box=None)
         for row in report.parts:
             table.add_row(
-                *(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values())
+                *(Text(f"{value:.4f}" if isinstance(value, float) else str(value)) for value in row.values())
             )
         Console().print(table)
     return 0

@@ -35,6 +35,8 @@ def identify(
         raise ConfigError("give --text TEXT or --file FILE")
     if passage is not None and passage < 1:
         raise ConfigError(f"passage must be 1 word or more, got {passage}")
+    if passage is not None and file is None:
+        raise ConfigError("--passage cuts a file: give --file FILE with it")
     names = [folder.resolve().name for folder in runs]
     if len(set(names)) < len(names):
         raise ConfigError(

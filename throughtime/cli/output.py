@@ -42,5 +42,5 @@ def write(text: str) -> None:
 
 
 def write_json(value: Any) -> None:
-    """One JSON object on a line of standard output."""
-    write(json.dumps(value, ensure_ascii=False) + "\n")
+    """One JSON object on a line of standard output; what JSON has no form for, as a date, is its text."""
+    write(json.dumps(value, ensure_ascii=False, default=str) + "\n")

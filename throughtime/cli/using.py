@@ -19,14 +19,14 @@ RunFirst = Annotated[
 
 
 def parse_with_search(options: type, name: str, arguments: list[str]) -> Any:
-    """The options of a command, and as `search` those of the run's own search, where its task has one.
+    """The options of a command, and as `search` those of the run's own search, if the command reads them.
 
     What is not given is as the run has it. The task is loaded, and has the search that was given.
     """
     first = next(iter(arguments), "-")
     task = None if first.startswith("-") else load(first)
     fields = []
-    if task is not None and hasattr(task.config, "search"):
+    if task is not None and hasattr(task.config, "search") and name in task.searches:
         flat: Any = Annotated[type(task.config.search), tyro.conf.arg(name="")]
         fields.append(("search", flat, dataclasses.field(default=task.config.search)))
     made = dataclasses.make_dataclass("Command", fields, bases=(options,), frozen=True)

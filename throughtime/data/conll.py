@@ -13,6 +13,10 @@ from throughtime.errors import DataError
 
 #: The columns of CoNLL-U, in order.
 CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
+#: How a line begins that parts documents.
+DOCUMENT = "-DOCSTART-"
+#: What stands for a tag where there is none.
+NO_TAG = "_"
 #: What lies between columns, words and nothing: other white space of Unicode may be part of a word.
 BLANK = " \t"
 
@@ -24,8 +28,8 @@ class Sentence:
     rows        the lines as they stand in the file, without comments.
     tokens      which of the rows each word is: CoNLL-U has rows that are no words.
     column      which column of a row the tag is, the first being 0.
-    line        the number of the first row in the file, from 1.
-    comments    the lines of CoNLL-U that begin with #.
+    path, line  the file, and the number in it of the first row, from 1.
+    comments    the lines before: in CoNLL-U those that begin with #, else -DOCSTART- and a blank line.
     """
 
     words: tuple[str, ...]
@@ -33,12 +37,22 @@ class Sentence:
     rows: tuple[str, ...]
     tokens: tuple[int, ...]
     column: int
+    path: Path
     line: int
     comments: tuple[str, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """Where it stands, as "train.conll, line 17"."""
+        return f"{self.path}, line {self.line}"
+
 
 def read_conll(
-    path: Path, *, words: int | str | None = None, tags: int | str | None = None
+    path: Path,
+    *,
+    words: int | str | None = None,
+    tags: int | str | None = None,
+    columns: int | None = None,
 ) -> list[Sentence]:
     """The sentences of a file of columns; .gz files are unpacked.
 
@@ -50,10 +64,11 @@ def read_conll(
     tokens (1-2) and empty nodes (1.1) are kept in the rows but are no words.
 
     `words` and `tags` choose another column, by its number from 1, or by its name in CoNLL-U in any case.
+    Where tags are the last of so many `columns`, a file with one fewer has none, and gets `NO_TAG`.
     Raises `DataError`, with path and line, for a row without such a column or with nothing in it, for a
     file without sentences, and for one that is not text.
     """
-    reader = _Reader.of(path, words, tags)
+    reader = _Reader.of(path, words, tags, columns)
     sentences = list(reader.sentences())
     if not sentences:
         raise DataError(f"{path} has no sentences: give a file of a word and its tag a line")
@@ -83,11 +98,24 @@ def read_aligned(words_file: Path, tags_file: Path) -> list[Sentence]:
         if ours:
             rows = tuple(f"{word}\t{tag}" for word, tag in zip(ours, theirs, strict=True))
             sentences.append(
-                Sentence(tuple(ours), tuple(theirs), rows, tuple(range(len(rows))), column=1, line=number)
+                Sentence(
+                    tuple(ours),
+                    tuple(theirs),
+                    rows,
+                    tuple(range(len(rows))),
+                    column=1,
+                    path=words_file,
+                    line=number,
+                )
             )
     if not sentences:
         raise DataError(f"{words_file} has no sentences: give a file with words in it")
     return sentences
+
+
+def columns_of(sentence: Sentence) -> int:
+    """How many columns its rows have."""
+    return len(_cells(sentence.rows[0]))
 
 
 def write_conll(file: TextIO, sentence: Sentence, tags: Sequence[str]) -> None:
@@ -118,10 +146,19 @@ class _Reader:
     more: bool
 
     @classmethod
-    def of(cls, path: Path, words: int | str | None, tags: int | str | None) -> _Reader:
+    def of(cls, path: Path, words: int | str | None, tags: int | str | None, wanted: int | None) -> _Reader:
         lines, conllu = _lines(path), path.name.removesuffix(".gz").endswith(".conllu")
         first = next((line.strip(" ") for line in lines if _is_row(line, conllu)), "")
-        columns = len(CONLLU) if conllu else max(len(_cells(first)), 2)
+        count = len(_cells(first))
+        if wanted is not None and tags is None and not conllu and first:
+            if count not in (wanted, wanted - 1):
+                raise DataError(
+                    f"{path} has {count} columns, and {wanted} are wanted: give as many, or all but the tags"
+                )
+            if count == wanted - 1:
+                lines = [_with_no_tag(line) if _is_row(line, conllu) else line for line in lines]
+            count = wanted
+        columns = len(CONLLU) if conllu else max(count, 2)
         defaults: tuple[int | str, int | str] = ("FORM", "UPOS") if conllu else (1, columns)
         one, other = (
             _number(path, default if given is None else given, conllu)
@@ -145,6 +182,8 @@ class _Reader:
             elif rows:
                 yield self.sentence(rows, comments)
                 rows, comments = {}, []
+            if not self.conllu and line.startswith(DOCUMENT):
+                comments += [line, ""]
 
     def sentence(self, rows: dict[int, str], comments: list[str]) -> Sentence:
         """One sentence from its rows by the numbers of their lines."""
@@ -163,6 +202,7 @@ class _Reader:
             rows=tuple(rows.values()),
             tokens=tuple(words),
             column=self.tags,
+            path=self.path,
             line=min(rows),
             comments=tuple(comments),
         )
@@ -189,8 +229,12 @@ def _lines(path: Path) -> list[str]:
 
 def _is_row(line: str, conllu: bool) -> bool:
     """Whether a line belongs to a sentence."""
-    left_out = line.startswith("#") if conllu else line.startswith("-DOCSTART-")
+    left_out = line.startswith("#") if conllu else line.startswith(DOCUMENT)
     return bool(line.strip(BLANK)) and not left_out
+
+
+def _with_no_tag(line: str) -> str:
+    return line.rstrip(" ") + ("\t" if "\t" in line else " ") + NO_TAG
 
 
 def _parts(row: str) -> list[str]:

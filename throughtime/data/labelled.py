@@ -41,9 +41,12 @@ def rarest(labels: Sequence[Sequence[str]]) -> list[str | None]:
 
 
 def read_texts(table: Table, columns: Sequence[str]) -> list[str]:
-    """The text of each row; of several columns, with a space between them. What is missing is empty."""
+    """The text of each row; of several columns, with a space between them. What is missing is empty.
+
+    White space around a value is not part of it.
+    """
     values = zip(*map(table.column, columns), strict=True)
-    return [" ".join("" if value is None else str(value) for value in row) for row in values]
+    return [" ".join("" if value is None else str(value).strip() for value in row) for row in values]
 
 
 def table_of(inputs: Sequence[str | dict[str, Any]], columns: Sequence[str], numbers: bool = False) -> Table:

@@ -17,6 +17,8 @@ from throughtime.errors import DataError
 
 Scheme = Literal["bio", "bioes"]
 OUTSIDE = "O"
+#: What tags of spans begin with.
+MARKS = {"B", "I", "E", "S"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,15 @@ def scheme(tags: Iterable[str]) -> Scheme | None:
     One sentence may lack the tags that tell BIOES from BIO: ask about all.
     """
     marks = {_split(tag)[0] for tag in tags}
-    if not marks & {"B", "I", "S", "E"} or "" in marks:
+    if not marks & MARKS or "" in marks:
         return None
     return "bioes" if marks & {"E", "S"} else "bio"
+
+
+def stray(tags: Sequence[str]) -> int | None:
+    """Where the first tag is that is of no span though others are; None where all are alike."""
+    marks = [_split(tag)[0] for tag in tags]
+    return marks.index("") if "" in marks and MARKS.intersection(marks) else None
 
 
 def spans(tags: Sequence[str]) -> list[Span]:

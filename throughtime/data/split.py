@@ -1,4 +1,4 @@
-"""Keeping some of the examples for validation."""
+"""Keeping some of the examples for validation or test."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def hold_out(
     parts = [k for k in range(count) if k not in held], sorted(held)
     if not all(parts):
         raise DataError(
-            f"{count} examples are too few to keep {share:.0%} of them for validation: give more, or "
-            "validation data with --valid"
+            f"{count} examples are too few to keep {share:.0%} of them apart: give more, or files for "
+            "validation and test with --valid and --test"
         )
     return parts

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from throughtime.data.columns import Places, Table, kept_columns
-from throughtime.data.text import find_files, read_lines
+from throughtime.data.text import find_files, is_text, read_lines
 from throughtime.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ HUB = re.compile(r"hf:(?P<name>[^:]+)(:(?P<configuration>[^:\[]+))?:(?P<split>[^
 LONGEST_FIELD = (1 << 31) - 1
 
 
-def read_table(source: str | Path, wanted: Sequence[str] = ()) -> Table:
+def read_table(source: str | Path, wanted: Sequence[str] = (), header: bool | None = None) -> Table:
     """The rows of a table, by what the source is; of the columns, those `wanted`, or all where none is named.
 
     - `.csv`: fields between commas, quoted where they hold commas, quotes or line ends.
@@ -39,24 +39,29 @@ def read_table(source: str | Path, wanted: Sequence[str] = ()) -> Table:
       classes become their names, and None where there is no class.
 
     Text is UTF-8, and packed where the name ends in .gz as well. The first line of csv and tsv names the
-    columns; where all of `wanted` are numbers there is no such line, and columns are numbered from 1. Their
-    values are texts without white space around them, with "\\n" for each line end in them; empty lines are
-    left out.
+    columns, if `header`; otherwise columns are numbered from 1. Where it is None `has_header(wanted)` tells.
+    Their values are texts without white space around them, with "\\n" for each line end in them. Empty lines
+    are left out, which a warning says where they could be rows of the only column.
 
     Raises `DataError`, with file and line, for what is not such a table, where a wanted column is missing,
     and where there is no row.
     """
     name = str(source)
-    table = _from_hub(name, wanted) if name.startswith("hf:") else _from_path(Path(source), wanted)
+    if name.startswith("hf:"):
+        table = _from_hub(name, wanted)
+    else:
+        table = _from_path(Path(source), wanted, has_header(wanted) if header is None else header)
     if not len(table):
         raise DataError(f"{source} has no rows: give a table with at least one")
     return table
 
 
-# One reader per format.
+def has_header(wanted: Sequence[str]) -> bool:
+    """Whether the first line of csv and tsv names the columns: not where all the wanted are numbers."""
+    return not (wanted and all(name.isdecimal() for name in wanted))
 
 
-def _from_path(path: Path, wanted: Sequence[str]) -> Table:
+def _from_path(path: Path, wanted: Sequence[str], header: bool) -> Table:
     try:
         files = find_files(path)
     except DataError as error:
@@ -64,19 +69,13 @@ def _from_path(path: Path, wanted: Sequence[str]) -> Table:
     if path.is_dir():
         return _from_folder(path, files, wanted)
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if suffix not in READERS:
-        raise DataError(
-            f'{path} ends in "{suffix}", which is no table: give {", ".join(READERS)}, or a folder with texts'
-        )
-    return READERS[suffix](path, wanted)
-
-
-def _from_csv(path: Path, wanted: Sequence[str]) -> Table:
-    return _with_names(path, _csv_rows(path), wanted, advice="quote values that have commas in them")
-
-
-def _from_tsv(path: Path, wanted: Sequence[str]) -> Table:
-    return _with_names(path, _tsv_rows(path), wanted, advice="fields stand between tabs")
+    if suffix in LINES:
+        rows, advice = LINES[suffix]
+        return _with_names(path, rows(path), wanted, header, advice)
+    if suffix in READERS:
+        return READERS[suffix](path, wanted)
+    known = ", ".join([*LINES, *READERS])
+    raise DataError(f'{path} ends in "{suffix}", which is no table: give {known}, or a folder with texts')
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -84,8 +83,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     start, limit = 1, csv.field_size_limit(LONGEST_FIELD)
     try:
         for fields in reader:
-            if (values := [field.strip() for field in fields]) not in ([], [""]):
-                yield start, values
+            yield start, [field.strip() for field in fields]
             start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}, line {start}: the row that begins here is not csv: {error}") from None
@@ -95,34 +93,54 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(read_lines(path), start=1):
-        if (values := [field.strip() for field in line.split("\t")]) != [""]:
-            yield number, values
+        fields = [field.strip() for field in line.split("\t")]
+        yield number, [] if fields == [""] else fields
+
+
+#: Formats with a row a line: what reads the fields of each row, none of an empty line, and what fields need.
+LINES: dict[str, tuple[Callable[[Path], Iterator[tuple[int, list[str]]]], str]] = {
+    ".csv": (_csv_rows, "quote values that have commas in them"),
+    ".tsv": (_tsv_rows, "fields stand between tabs"),
+    ".txt": (_tsv_rows, "fields stand between tabs"),
+}
 
 
 def _with_names(
-    path: Path, rows: Iterator[tuple[int, list[str]]], wanted: Sequence[str], advice: str
+    path: Path,
+    rows: Iterator[tuple[int, list[str]]],
+    wanted: Sequence[str],
+    header: bool,
+    advice: str,
 ) -> Table:
-    """The table of rows whose first one names the columns, unless these are wanted by number."""
-    first = next(rows, None)
-    if first is None:
+    """The table of rows of which the first names the columns, if there is such a header."""
+    full = (row for row in rows if row[1] and not (header and row[1] == [""]))
+    first, names = next(full, (0, []))
+    if not names:
         raise DataError(f"{path} is empty: give a table")
-    if wanted and all(name.isdecimal() for name in wanted):
-        names, hint = [str(k) for k in range(1, len(first[1]) + 1)], ""
-        rows = chain([first], rows)
+    hint = ""
+    if header:
+        hint = "; the first line names them: where it does not, give all by number, from 1"
     else:
-        names, hint = first[1], "; the first line names them: where it does not, give all by number, from 1"
+        rows = chain([(first, names)], rows)
+        names = [str(k) for k in range(1, len(names) + 1)]
     kept = kept_columns(str(path), names, wanted, hint)
     values: dict[str, list[str]] = {name: [] for name in kept}
     columns = [(values[name], names.index(name)) for name in kept]
-    lines = []
+    lines: list[int] = []
+    empty: list[int] = []
     for line, fields in rows:
+        if not fields or (fields == [""] and len(names) > 1):
+            empty.append(line)
+            continue
         if len(fields) != len(names):
             raise DataError(
-                f"{path}, line {line}: {len(fields)} fields where line {first[0]} has {len(names)}; {advice}"
+                f"{path}, line {line}: {len(fields)} fields where line {first} has {len(names)}; {advice}"
             )
         for column, index in columns:
             column.append(fields[index])
         lines.append(line)
+    if empty and len(names) == 1:
+        logger.warning("%s: %d empty lines are left out, the first is line %d", path, len(empty), empty[0])
     return Table(str(path), values, Places.counted(f"{path}, line ", lines))
 
 
@@ -176,10 +194,8 @@ def _from_parquet(path: Path, wanted: Sequence[str]) -> Table:
     return Table(str(path), values, Places.counted(f"{path}, row ", range(1, count + 1)))
 
 
+#: The other formats of files.
 READERS: dict[str, Callable[[Path, Sequence[str]], Table]] = {
-    ".csv": _from_csv,
-    ".tsv": _from_tsv,
-    ".txt": _from_tsv,
     ".jsonl": _from_jsonl,
     ".ndjson": _from_jsonl,
     ".parquet": _from_parquet,
@@ -187,7 +203,7 @@ READERS: dict[str, Callable[[Path, Sequence[str]], Table]] = {
 
 
 def _from_folder(folder: Path, files: Sequence[Path], wanted: Sequence[str]) -> Table:
-    texts = [file for file in files if file.name.endswith((".txt", ".txt.gz"))]
+    texts = [file for file in files if is_text(file)]
     kept = kept_columns(str(folder), ("text", "label"), wanted)
     in_folders = [file for file in texts if file.parent.parent == folder]
     used = in_folders or [file for file in texts if file.parent == folder]

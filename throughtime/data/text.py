@@ -137,6 +137,11 @@ def find_files(path: Path) -> list[Path]:
     return files
 
 
+def is_text(path: Path) -> bool:
+    """Whether the name is that of plain text."""
+    return path.name.endswith((".txt", ".txt.gz"))
+
+
 def read_blocks(path: Path) -> Iterator[str]:
     """The text of a file in blocks of about a megabyte; a byte order mark at the start is left out.
 

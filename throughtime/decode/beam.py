@@ -203,7 +203,7 @@ class _Found:
 
         No continuation is likelier than its beginning, and the length that is kindest to it is the longest.
         """
-        bound = length_normalised(rows.log_prob, limits[rows.sentence], self.length_penalty)
+        bound = length_normalised(rows.log_prob, limits[rows.sentence].double(), self.length_penalty)
         hopeful = torch.zeros_like(self.to_beat, dtype=torch.bool)
         hopeful[rows.sentence[bound > self.to_beat[rows.sentence]]] = True
         return hopeful[rows.sentence]

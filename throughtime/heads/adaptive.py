@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -68,14 +68,27 @@ class Adaptive(nn.Module):
         kept = (targets != -100).nonzero()[:, 0]
         targets = targets[kept]
         features = features.reshape(-1, self.features).index_select(0, kept)
+        nats = [_nats(x, *softmax, k, "sum") for _, x, softmax, k in self._parts(features, targets)]
+        return Loss(torch.stack(nats).sum(), len(targets))
+
+    def log_probs_of(self, features: Float[Tensor, "N F"], targets: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """Log-probability of each target alone."""
+        log_probs = features.new_zeros(len(targets))
+        for rows, x, softmax, k in self._parts(features, targets):
+            log_probs[rows] -= _nats(x, *softmax, k, "none")
+        return log_probs
+
+    def _parts(
+        self, features: Float[Tensor, "N F"], targets: Int[Tensor, "N"]
+    ) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]]:
+        """Of each softmax: the rows it has a say in, their features, its weights and bias, its targets."""
         cluster = torch.bucketize(targets, targets.new_tensor(self.cutoffs), right=True)
         short, *tails = self._weights()
         first = torch.where(cluster == 0, targets, self.sizes[0] - 1 + cluster)
-        total = _cross_entropy(features, *short, first)
+        yield torch.arange(len(targets), device=targets.device), features, short, first
         for j, (start, tail) in enumerate(zip(self.cutoffs, tails, strict=True), 1):
             rows = (cluster == j).nonzero()[:, 0]
-            total = total + _cross_entropy(features.index_select(0, rows), *tail, targets[rows] - start)
-        return Loss(total, len(targets))
+            yield rows, features.index_select(0, rows), tail, targets[rows] - start
 
     def log_probs(self, features: Float[Tensor, "*N F"]) -> Float[Tensor, "*N C"]:
         """Log-probability of every class."""
@@ -99,11 +112,12 @@ def default_cutoffs(classes: int) -> list[int]:
     return sorted({max(1, int(classes * share)) for share in SHARES} - {classes})
 
 
-def _cross_entropy(
+def _nats(
     features: Float[Tensor, "N F"],
     weight: Float[Tensor, "C F"],
     bias: Float[Tensor, "C"],
     targets: Int[Tensor, "N"],
+    reduction: str,
 ) -> Tensor:
-    """The summed cross-entropy of a softmax."""
-    return F.cross_entropy(F.linear(features, weight, bias), targets, reduction="sum")
+    """The cross-entropy of a softmax."""
+    return F.cross_entropy(F.linear(features, weight, bias), targets, reduction=reduction)

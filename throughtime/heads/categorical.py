@@ -43,8 +43,8 @@ class Categorical(nn.Module):
 
     `class_weights` [classes] weigh the predictions of a batch by the class of their target in training: the
     mean of the loss and its penalty are then what `torch.nn.CrossEntropyLoss(weight=class_weights)` gives.
-    The loss itself stays what the predictions cost. They are no part of the state dict. Raises `ConfigError`
-    where they do not fit the classes or are not finite numbers of 0 or more.
+    The loss itself stays what the predictions cost. Raises `ConfigError` where they do not fit the classes or
+    are not finite numbers of 0 or more.
     """
 
     class_weights: Float[Tensor, "C"] | None
@@ -118,6 +118,14 @@ class Categorical(nn.Module):
     def log_probs(self, features: Float[Tensor, "*N F"]) -> Float[Tensor, "*N C"]:
         """Log-probability of every class."""
         return F.linear(features, self.weight, self.bias).log_softmax(-1)
+
+    def log_probs_of(self, features: Float[Tensor, "N F"], targets: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """Log-probability of each target alone."""
+        pieces = [
+            self.log_probs(f).gather(-1, k[:, None])[:, 0]
+            for f, k in zip(features.split(ROWS), targets.split(ROWS), strict=True)
+        ]
+        return torch.cat(pieces) if pieces else features.new_zeros(0)
 
 
 def _check_class_weights(weights: Tensor, classes: int) -> None:

@@ -19,8 +19,9 @@ from throughtime.nn.time import reverse
 
 #: Stands for -inf where a difference of two of them would be NaN: no sum of real scores comes near it.
 FORBIDDEN = -1e30
-#: With scores that differ by less than `SPREAD` nats, and messages above `SMALLEST`, every product of two
-#: messages, an emission and a transition is a normal number in double precision: nothing is lost.
+#: With scores that differ by less than `SPREAD` nats, and messages above `SMALLEST`, every product that is
+#: formed is a normal number in double precision, and nothing is lost: that of two messages and a transition,
+#: or of one message, a transition and an emission.
 SPREAD, SMALLEST = 100.0, 1e-120
 
 

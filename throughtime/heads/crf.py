@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from throughtime.errors import ShapeError
 from throughtime.heads.categorical import Loss
 from throughtime.heads.chain import Scores, best_path, log_partition, marginals
-from throughtime.nn.pooling import real_steps
+from throughtime.nn.masks import real_steps
 
 
 class CRF(nn.Module):

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from throughtime.heads.categorical import Categorical, Loss
-from throughtime.nn.pooling import real_steps
+from throughtime.nn.masks import real_steps
 
 
 class PerStep(nn.Module):

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from throughtime.cells.cell import Cell
 from throughtime.errors import ConfigError
 from throughtime.heads.categorical import Categorical, Loss
+from throughtime.models.embedding import make_embedding
 from throughtime.models.encoders import FeedForward, RecurrentEncoder, TransformerMean, Window
+from throughtime.nn.masks import padding_mask
 from throughtime.nn.options import Connection, check_sizes
 from throughtime.nn.pooling import Kind, Pooling
 from throughtime.nn.recurrent import Recurrent
@@ -110,8 +112,8 @@ class Classifier(nn.Module):
     def _embed(self, tokens: Int[Tensor, "B T"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B T E"]:
         assert self.embedding is not None
         # Looked up time first, as a recurrence reads it, so that nothing has to be copied.
-        padding = torch.arange(tokens.shape[1], device=tokens.device)[:, None] >= lengths
-        return self.embedding(tokens.T.masked_fill(padding, 0)).transpose(0, 1)
+        padding = padding_mask(lengths, tokens.shape[1])
+        return self.embedding(tokens.masked_fill(padding, 0).T).transpose(0, 1)
 
 
 def make_classifier(
@@ -212,8 +214,7 @@ def _needed(model: str, **size: int | None) -> int:
 
 
 def _embedding(words: int, features: int) -> nn.Embedding:
-    embedding = nn.Embedding(words, features, padding_idx=0)
-    nn.init.normal_(embedding.weight, std=features**-0.5)
+    embedding = make_embedding(words, features, padding=0)
     with torch.no_grad():
         embedding.weight[:2] = 0.0
     return embedding

@@ -33,10 +33,12 @@ class Window(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T E"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B F"]:
         """One vector for each row of x."""
-        places = lengths[:, None] + torch.arange(self.size, device=x.device)
-        before = F.pad(x, (0, 0, self.size, 0))
+        size = min(self.size, x.shape[1])  # what no row of the batch reaches holds zeros
+        places = lengths[:, None] + torch.arange(size, device=x.device)
+        before = F.pad(x, (0, 0, size, 0))
         seen = before.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
-        return self.linear(seen.flatten(1)).relu()
+        weight = self.linear.weight[:, (self.size - size) * x.shape[2] :]
+        return F.linear(seen.flatten(1), weight, self.linear.bias).relu()
 
 
 class RecurrentEncoder(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from throughtime.cells.cell import Cell
 from throughtime.errors import ConfigError
 from throughtime.heads.adaptive import Adaptive
-from throughtime.heads.categorical import ROWS, Categorical, Loss
+from throughtime.heads.categorical import Categorical, Loss
+from throughtime.models.embedding import make_embedding
 from throughtime.nn.dropout import drop_steps
 from throughtime.nn.options import Connection, check_sizes
 from throughtime.nn.penalties import activation_penalty, temporal_activation_penalty
@@ -60,8 +61,9 @@ class LanguageModel(nn.Module):
     unknown     the token for what was never seen. It and the boundary are read as the zero vector: they are
                 rare, and a tied embedding of a rare token is shaped by the softmax alone.
     model       "recurrent", or "transformer" (Vaswani et al. 2017): a `WindowTransformer` in place of the
-                recurrence, with `hidden` features, `layers` and `heads`, whose state is the last `context`
-                tokens. Of the options of recurrences below it has the dropout alone.
+                recurrence, with `hidden` features, `layers` and `heads`. A token sees itself and the
+                `context` - 1 before it, which are the state. A transformer has the dropout below, and does
+                not look at the other options of a recurrence.
     embedding   features of E; `hidden` where it is None.
     dropout     on the embedding, between layers and on the output, in training only.
     softmax     "full", or "adaptive" (`throughtime.heads.Adaptive`): another distribution, much faster to
@@ -71,8 +73,9 @@ class LanguageModel(nn.Module):
                 factors of the penalties of `throughtime.nn.penalties` on the output of the recurrence, after
                 dropout and before it, which training adds to the loss (Merity et al. 2017).
 
-    Those between `dropout` and these are those of `Recurrent`; `variational` drops the same features
-    of the embedding and the output throughout a chunk too.
+    Those from `variational` to `learned_state` are those of `Recurrent`; `variational` drops the same
+    features of the embedding and the output throughout a chunk too. Raises `ConfigError` for options that do
+    not fit each other.
     """
 
     def __init__(
@@ -101,6 +104,9 @@ class LanguageModel(nn.Module):
         tied: bool = True,
     ) -> None:
         super().__init__()
+        for name, value, known in (("model", model, Model), ("softmax", softmax, Softmax)):
+            if value not in get_args(known):
+                raise ConfigError(f'there is no {name} "{value}": there are {", ".join(get_args(known))}')
         embedding = hidden if embedding is None else embedding
         check_sizes(classes=classes, hidden=hidden, embedding=embedding)
         if tied and embedding != hidden:
@@ -114,11 +120,11 @@ class LanguageModel(nn.Module):
                 f"hidden={hidden}: leave the embedding out"
             )
         self.boundary, self.unknown = boundary, unknown
-        self.dropout, self.variational = dropout, variational
+        self.dropout, self.variational = dropout, variational and model == "recurrent"
         self.activation_penalty = activation_penalty
         self.temporal_activation_penalty = temporal_activation_penalty
-        self.embedding = nn.Embedding(classes, embedding)
-        weight = cast(nn.Parameter, nn.init.normal_(self.embedding.weight, std=embedding**-0.5))
+        self.embedding = make_embedding(classes, embedding)
+        weight = cast(nn.Parameter, self.embedding.weight)
         self.recurrence: Recurrent | WindowTransformer
         if model == "transformer":
             self.recurrence = WindowTransformer(hidden, layers, heads, dropout=dropout, context=context)
@@ -197,15 +203,4 @@ class LanguageModel(nn.Module):
     ) -> tuple[Float[Tensor, "T"], State]:
         """The log-probability of each target in one row of text, and the state after it."""
         features, state = self.features(tokens[None], state)
-        return self.log_probs_after(features[0], targets), state
-
-    @torch.no_grad()
-    def log_probs_after(
-        self, features: Float[Tensor, "T H"], targets: Int[Tensor, "T"]
-    ) -> Float[Tensor, "T"]:
-        """The log-probability of each target, given what the recurrence said before it."""
-        pieces = [
-            self.head.log_probs(f).gather(-1, k[:, None])[:, 0]
-            for f, k in zip(features.split(ROWS), targets.split(ROWS), strict=True)
-        ]
-        return torch.cat(pieces) if pieces else features.new_zeros(0)
+        return self.head.log_probs_of(features[0], targets), state

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, cast, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +14,9 @@ from throughtime.cells.cell import Cell
 from throughtime.cells.initial import glorot
 from throughtime.errors import ConfigError
 from throughtime.heads.categorical import Categorical, Loss
+from throughtime.models.embedding import make_embedding
 from throughtime.nn.dropout import drop_steps
+from throughtime.nn.masks import padding_mask
 from throughtime.nn.memory_attention import Attention, Memory, coverage_loss
 from throughtime.nn.options import check_sizes
 from throughtime.nn.pooling import pool_mean
@@ -126,14 +128,15 @@ class Seq2Seq(nn.Module):
     ) -> None:
         super().__init__()
         embedding = hidden if embedding is None else embedding
-        _check_sizes(classes_source, classes_target, boundary, hidden, embedding, bidirectional, shared, tied)
+        check_classes(classes_source, classes_target, boundary, shared)
+        _check_sizes(hidden, embedding, bidirectional, tied)
         _check_attention(attention, input_feeding, coverage)
         _check_rates(dropout=dropout, label_smoothing=label_smoothing, scheduled_sampling=scheduled_sampling)
-        self.boundary, self.hidden, self.dropout = boundary, hidden, dropout
+        self.hidden, self.dropout = hidden, dropout
         self.input_feeding, self.coverage = input_feeding, coverage
         self.label_smoothing, self.scheduled_sampling = label_smoothing, scheduled_sampling
-        self.target_embedding = _embedding(classes_target, embedding)
-        self.source_embedding = self.target_embedding if shared else _embedding(classes_source, embedding)
+        self.target_embedding = make_embedding(classes_target, embedding)
+        self.source_embedding = self.target_embedding if shared else make_embedding(classes_source, embedding)
         self.encoder = Recurrent(
             cell,
             embedding,
@@ -151,8 +154,6 @@ class Seq2Seq(nn.Module):
             self.join.weight.data = glorot(hidden, 2 * hidden, None)
         weight = cast(nn.Parameter, self.target_embedding.weight)
         self.head = Categorical(hidden, classes_target, weight if tied else None)
-
-    # Training.
 
     def loss(self, batch: PairBatch, state: State | None = None) -> Loss:
         """The summed cross-entropy of `batch.targets`, each token before given.
@@ -173,7 +174,7 @@ class Seq2Seq(nn.Module):
         if self.attention is None:
             raise ConfigError('a model with attention "none" has no weights to look at')
         weights = cast(Tensor, self._read_targets(batch)[1])
-        return weights.masked_fill(_padding(batch.inputs, batch.target_lengths)[..., None], 0)
+        return weights.masked_fill(padding_mask(batch.target_lengths, weights.shape[1])[..., None], 0)
 
     def _read_targets(
         self, batch: PairBatch
@@ -201,7 +202,7 @@ class Seq2Seq(nn.Module):
         penalty: Tensor | float = 0.0
         for t, true in enumerate(x.unbind(1)):
             given = self._sample_some(true, outputs[-1]) if outputs else true
-            features, weights, after = self._advance(given, state)
+            features, weights, after = self._advance(given, state, lengths > t)
             outputs.append(features)
             if weights is not None:
                 looks.append(weights)
@@ -224,8 +225,6 @@ class Seq2Seq(nn.Module):
         # Sparse, for otherwise every step would make a gradient as large as the vocabulary.
         x = F.embedding(drawn, self.target_embedding.weight, sparse=True)
         return true.index_copy(0, rows, self._drop(x)[:, 0])
-
-    # One token after another.
 
     def begin(self, source: Int[Tensor, "B S"], source_lengths: Int[Tensor, "B"]) -> DecoderState:
         """The state before the first token of the target: the source, encoded."""
@@ -259,11 +258,15 @@ class Seq2Seq(nn.Module):
         return pool_mean(self._encode(batch.source, batch.source_lengths)[0], batch.source_lengths)
 
     def _advance(
-        self, x: Float[Tensor, "B E"], state: DecoderState
+        self, x: Float[Tensor, "B E"], state: DecoderState, going: Bool[Tensor, "B"] | None = None
     ) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B S"] | None, DecoderState]:
-        """What the softmax reads, the weights of attention, and the state after one embedded token."""
+        """What the softmax reads, the weights of attention, and the state after one embedded token.
+
+        Rows that are not `going` have ended: the recurrence does not read them.
+        """
         x = x if state.feed is None else torch.cat([x, state.feed], -1)
-        features, recurrent = self.decoder.step(x, state.recurrent)
+        y, recurrent = self.decoder(x[:, None], state.recurrent, None if going is None else going.long())
+        features = y[:, 0]
         weights = None
         if self.attention is not None:
             assert state.memory is not None
@@ -274,13 +277,11 @@ class Seq2Seq(nn.Module):
         coverage = None if state.coverage is None or weights is None else state.coverage + weights
         return features, weights, DecoderState(recurrent, state.memory, feed, coverage)
 
-    # Parts.
-
     def _encode(self, source: Tensor, lengths: Tensor) -> tuple[Float[Tensor, "B S H"], State]:
         return self.encoder(self._embed(source, lengths, self.source_embedding.weight), lengths=lengths)
 
     def _embed(self, tokens: Int[Tensor, "B T"], lengths: Tensor, weight: Tensor) -> Float[Tensor, "B T E"]:
-        tokens = tokens.masked_fill(_padding(tokens, lengths), 0)
+        tokens = tokens.masked_fill(padding_mask(lengths, tokens.shape[1]), 0)
         # Looked up time first, as the recurrence reads it, so that nothing has to be copied.
         return self._drop(F.embedding(tokens.T, weight).transpose(0, 1))
 
@@ -293,15 +294,18 @@ class Seq2Seq(nn.Module):
         return self.join(torch.cat([context, h], -1)).tanh()
 
     def _hand_over(self, final: State) -> State:
-        """The states that the encoder ends in, both directions of a layer joined."""
-        if not self.encoder.bidirectional:
-            return final
-        ways = zip(final[::2], final[1::2], strict=True)
-        return tuple(tuple(torch.cat(both, -1) for both in zip(*way, strict=True)) for way in ways)
-
-
-def _padding(tokens: Int[Tensor, "B T"], lengths: Int[Tensor, "B"]) -> Tensor:
-    return torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
+        """The states that the encoder ends in, both directions of a layer joined; steps are counted anew."""
+        if self.encoder.bidirectional:
+            ways = zip(final[::2], final[1::2], strict=True)
+            final = tuple(tuple(torch.cat(both, -1) for both in zip(*way, strict=True)) for way in ways)
+        begin = self.decoder.begin(len(final[0][0]))
+        return tuple(
+            tuple(
+                end if name in cell.graph.driven else new
+                for name, end, new in zip(cell.states, ends, news, strict=True)
+            )
+            for cell, ends, news in zip(self.decoder.cells, final, begin, strict=True)
+        )
 
 
 def _take(x: Float[Tensor, "B T F"], rows: Int[Tensor, "N"]) -> Float[Tensor, "N F"]:
@@ -310,37 +314,26 @@ def _take(x: Float[Tensor, "B T F"], rows: Int[Tensor, "N"]) -> Float[Tensor, "N
     return F.embedding(rows, x.flatten(0, 1))
 
 
-def _embedding(classes: int, features: int) -> nn.Embedding:
-    made = nn.Embedding(classes, features)
-    nn.init.normal_(made.weight, std=features**-0.5)
-    return made
-
-
-def _check_sizes(
-    classes_source: int,
-    classes_target: int,
-    boundary: int,
-    hidden: int,
-    embedding: int,
-    bidirectional: bool,
-    shared: bool,
-    tied: bool,
-) -> None:
-    check_sizes(classes_source=classes_source, classes_target=classes_target, hidden=hidden)
-    check_sizes(embedding=embedding)
+def check_classes(classes_source: int, classes_target: int, boundary: int, shared: bool) -> None:
+    """Raise `ConfigError` for numbers of tokens, or a boundary, that cannot be."""
+    check_sizes(classes_source=classes_source, classes_target=classes_target)
     if not 0 <= boundary < classes_target:
         raise ConfigError(
             f"boundary must be a token of the target, 0 to {classes_target - 1}, got {boundary}"
-        )
-    if bidirectional and hidden % 2:
-        raise ConfigError(
-            f"a bidirectional encoder has hidden / 2 units in each direction, got hidden={hidden}: "
-            "take an even number"
         )
     if shared and classes_source != classes_target:
         raise ConfigError(
             f"a shared embedding needs as many classes on both sides, got {classes_source} and "
             f"{classes_target}: give one vocabulary for both, or set shared to false"
+        )
+
+
+def _check_sizes(hidden: int, embedding: int, bidirectional: bool, tied: bool) -> None:
+    check_sizes(hidden=hidden, embedding=embedding)
+    if bidirectional and hidden % 2:
+        raise ConfigError(
+            f"a bidirectional encoder has hidden / 2 units in each direction, got hidden={hidden}: "
+            "take an even number"
         )
     if tied and embedding != hidden:
         raise ConfigError(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +14,8 @@ from throughtime.cells.cell import Cell
 from throughtime.errors import ConfigError
 from throughtime.heads.categorical import Loss
 from throughtime.nn.dropout import chance
-from throughtime.nn.options import Connection
+from throughtime.nn.masks import padding_mask
+from throughtime.nn.options import Connection, check_sizes
 from throughtime.nn.pooling import pool_mean
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State
@@ -131,6 +132,7 @@ class Tagger(nn.Module):
         connection: Connection | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(classes=classes, outputs=outputs, embedding=embedding)
         _check(hidden, character_encoder, word_dropout)
         self.word_dropout, self.rare = word_dropout, rare
         self.embedding = _uniform(nn.Embedding(classes, embedding, padding_idx=PADDING))
@@ -164,11 +166,6 @@ class Tagger(nn.Module):
         return self.head.decode(self.features(batch), batch.lengths)
 
     @torch.no_grad()
-    def marginals(self, batch: Sentences) -> Float[Tensor, "B T K"]:
-        """The probability of each tag at each word."""
-        return self.head.marginals(self.features(batch), batch.lengths)
-
-    @torch.no_grad()
     def vectors(self, batch: Sentences) -> Float[Tensor, "B F"]:
         """A vector of each sentence: the mean of its features; zeros where it has no words."""
         return pool_mean(self.features(batch), batch.lengths)
@@ -176,12 +173,12 @@ class Tagger(nn.Module):
     def features(self, batch: Sentences) -> Float[Tensor, "B T F"]:
         """What the recurrence says of each word, which is what the head reads; zeros in padding."""
         # Looked up time first, as the recurrence reads it, so that nothing has to be copied.
-        padding = _padding(batch.lengths, batch.words.shape[1])
-        words = self._drop_words(batch.words.T.masked_fill(padding, PADDING))
+        padding = padding_mask(batch.lengths, batch.words.shape[1])
+        words = self._drop_words(batch.words.masked_fill(padding, PADDING).T)
         x = self.embedding(words)
         if self.speller is not None:
             spelt = self.speller(batch.spellings, batch.spelling_lengths)
-            x = torch.cat([x, F.embedding(batch.spelling_of.T.masked_fill(padding, 0), spelt)], -1)
+            x = torch.cat([x, F.embedding(batch.spelling_of.masked_fill(padding, 0).T, spelt)], -1)
         return self.recurrence(x.transpose(0, 1), lengths=batch.lengths)[0]
 
     def _drop_words(self, words: Int[Tensor, "T B"]) -> Int[Tensor, "T B"]:
@@ -196,12 +193,13 @@ class Speller(nn.Module):
 
     def __init__(self, characters: int, embedding: int, hidden: int, cell: Cell | str) -> None:
         super().__init__()
+        check_sizes(characters=characters, character_embedding=embedding, character_hidden=hidden)
         self.embedding = _uniform(nn.Embedding(characters, embedding, padding_idx=PADDING))
         self.forwards, self.backwards = (Recurrent(cell, embedding, hidden) for _ in range(2))
 
     def forward(self, spellings: Int[Tensor, "W L"], lengths: Int[Tensor, "W"]) -> Float[Tensor, "W+1 F"]:
         """A row for each word, and one of zeros, so that there is a row 0 where there are no words."""
-        characters = spellings.T.masked_fill(_padding(lengths, spellings.shape[1]), PADDING)
+        characters = spellings.masked_fill(padding_mask(lengths, spellings.shape[1]), PADDING).T
         # Turned round before they are looked up: a bidirectional layer would turn vectors, and then outputs
         # that nobody reads.
         turned = reverse(characters[..., None], lengths)[..., 0]
@@ -211,10 +209,6 @@ class Speller(nn.Module):
             _, (states,) = way(x, lengths=lengths)
             finals.append(states[0])
         return F.pad(torch.cat(finals, -1), (0, 0, 0, 1))
-
-
-def _padding(lengths: Int[Tensor, "B"], steps: int) -> Bool[Tensor, "T B"]:
-    return torch.arange(steps, device=lengths.device)[:, None] >= lengths
 
 
 def _uniform(embedding: nn.Embedding) -> nn.Embedding:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughtime.errors import ConfigError
 from throughtime.heads.categorical import Categorical, Loss
-from throughtime.models.seq2seq import PairBatch
+from throughtime.models.embedding import make_embedding
+from throughtime.models.seq2seq import PairBatch, check_classes
+from throughtime.nn.masks import padding_mask
 from throughtime.nn.options import check_sizes
 from throughtime.nn.pooling import pool_mean
 from throughtime.nn.state import State, select_rows
@@ -51,17 +53,13 @@ class TransformerSeq2Seq(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        check_sizes(classes_source=classes_source, classes_target=classes_target, features=features)
-        if shared and classes_source != classes_target:
-            raise ConfigError(
-                f"a shared embedding needs as many tokens on both sides, got {classes_source} and "
-                f"{classes_target}: make one vocabulary of both, or set shared to false"
-            )
+        check_sizes(features=features)
+        check_classes(classes_source, classes_target, boundary, shared)
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
-        self.boundary, self.label_smoothing = boundary, label_smoothing
-        self.target_embedding = _embedding(classes_target, features)
-        self.source_embedding = self.target_embedding if shared else _embedding(classes_source, features)
+        self.label_smoothing = label_smoothing
+        self.target_embedding = make_embedding(classes_target, features)
+        self.source_embedding = self.target_embedding if shared else make_embedding(classes_source, features)
         self.encoder = TransformerEncoder(features, layers, heads, dropout=dropout)
         self.decoder = TransformerDecoder(features, layers, heads, dropout=dropout)
         weight = cast(nn.Parameter, self.target_embedding.weight)
@@ -75,7 +73,8 @@ class TransformerSeq2Seq(nn.Module):
         memory = self._encode(batch.source, batch.source_lengths)
         x = _embed(self.target_embedding, batch.inputs, batch.target_lengths)
         y = self.decoder(x, memory, batch.source_lengths, batch.target_lengths)
-        real = _real(batch.targets, batch.target_lengths).flatten().nonzero()[:, 0]
+        padding = padding_mask(batch.target_lengths, batch.targets.shape[1])
+        real = (~padding).flatten().nonzero()[:, 0]
         # The softmax is most of the work: padding is left out of it.
         chosen = y.flatten(0, 1).index_select(0, real)
         smoothing = self.label_smoothing if self.training else 0.0
@@ -109,16 +108,6 @@ class TransformerSeq2Seq(nn.Module):
         return self.encoder(_embed(self.source_embedding, source, lengths), lengths)
 
 
-def _embedding(classes: int, features: int) -> nn.Embedding:
-    made = nn.Embedding(classes, features)
-    nn.init.normal_(made.weight, std=features**-0.5)
-    return made
-
-
 def _embed(embedding: nn.Embedding, tokens: Int[Tensor, "B T"], lengths: Tensor) -> Float[Tensor, "B T F"]:
     """Padding may hold what is no token."""
-    return F.embedding(tokens.masked_fill(~_real(tokens, lengths), 0), embedding.weight)
-
-
-def _real(tokens: Int[Tensor, "B T"], lengths: Int[Tensor, "B"]) -> Bool[Tensor, "B T"]:
-    return torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+    return F.embedding(tokens.masked_fill(padding_mask(lengths, tokens.shape[1]), 0), embedding.weight)

@@ -13,7 +13,8 @@ def chance(
     shape: tuple[int, ...], rate: float, device: torch.device, generator: torch.Generator | None = None
 ) -> Bool[Tensor, "..."]:
     """True with probability `rate`, to the nearest of 65,536 but not 0."""
-    return _numbers(shape, device, generator) < _bound(rate)
+    # The bound of a rate near 1 is no number of 16 bits.
+    return _numbers(shape, device, generator).to(torch.int32) < _bound(rate)
 
 
 def keep_mask(

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from throughtime.cells.initial import glorot
 from throughtime.errors import ConfigError, ShapeError
+from throughtime.nn.masks import masked_softmax, real_steps
 from throughtime.nn.options import check_sizes
-from throughtime.nn.pooling import real_steps
 
 #: How `Attention` scores a step of the memory.
 Kind = Literal["additive", "dot", "general"]
@@ -57,8 +57,9 @@ class Attention(nn.Module):
     the weight 0. A row without steps has the context 0. Matrices and v begin uniform (Glorot & Bengio 2010).
 
     A query costs 2 S M multiplications with "dot" and "general". "additive" has S H tanh besides, which take
-    several times longer than these. They are made for `PIECE` units at a time and not kept: the
-    backward pass makes them again, so that memory does not grow with T S H.
+    several times longer than these. `forward` makes them for `PIECE` units at a time and does not keep them:
+    the backward pass makes them again, so that memory does not grow with T S H. `step` keeps those of its
+    query until the backward pass, and T steps hold T S H.
 
     Raises `ConfigError` for options that do not fit each other.
     """
@@ -178,10 +179,7 @@ def _additive(
 
 def _attend(scores: Float[Tensor, "B T S"], memory: Memory) -> tuple[Tensor, Tensor]:
     """The mean of the memory under the softmax of the scores of its real steps, and the softmax."""
-    padding = memory.padding[:, None]
-    # The smallest number and not -Inf: a row of padding alone then has a softmax, and no NaN in it.
-    scores = scores.masked_fill(padding, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1).masked_fill(padding, 0)
+    weights = masked_softmax(scores, memory.padding[:, None])
     return weights @ memory.values, weights
 
 

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from throughtime.nn.masks import masked_softmax
+
 #: Keys and values of an attention, both [B, heads, S, d].
 KeysValues = tuple[Tensor, Tensor]
 
@@ -91,6 +93,4 @@ class MultiHeadAttention(nn.Module):
         mask: Bool[Tensor, "B #N #T S"],
     ) -> Float[Tensor, "B N T S"]:
         """How much each query takes of each key: they sum to 1, or to 0 where there is nothing to see."""
-        scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        return scores.softmax(-1).masked_fill(~mask, 0)
+        return masked_softmax(queries @ keys.mT / math.sqrt(queries.shape[-1]), ~mask)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from throughtime.nn.pooling import real_steps
+from throughtime.nn.masks import real_steps
 
 
 def activation_penalty(

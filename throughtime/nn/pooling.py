@@ -9,39 +9,16 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughtime.cells.initial import glorot
 from throughtime.errors import ConfigError, ShapeError
+from throughtime.nn.masks import masked_softmax, real_steps
 
 #: What `Pooling` can do.
 Kind = Literal["last", "mean", "max", "attention"]
-
-
-def real_steps(y: Float[Tensor, "B T F"], lengths: Int[Tensor, "B"] | None) -> Bool[Tensor, "B T"]:
-    """Where y is a step and not padding: t < lengths[b], everywhere if lengths is None.
-
-    Raises `ShapeError` where `y` is not a batch of sequences or `lengths` does not fit it.
-    """
-    if y.dim() != 3 or not y.is_floating_point():
-        raise ShapeError(
-            f"y must be floating point of shape [batch, time, feature], "
-            f"got {y.dtype} of shape {list(y.shape)}"
-        )
-    batch, steps = y.shape[:2]
-    if lengths is None:
-        return torch.ones(batch, steps, dtype=torch.bool, device=y.device)
-    if not isinstance(lengths, Tensor):
-        raise ShapeError(f"lengths must be a tensor of integers, got {type(lengths).__name__}")
-    if lengths.shape != (batch,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise ShapeError(
-            f"lengths must be integers of shape [{batch}], got {lengths.dtype} of shape {list(lengths.shape)}"
-        )
-    if not torch.compiler.is_compiling() and batch and (lengths.min() < 0 or lengths.max() > steps):
-        raise ShapeError(f"lengths must lie in 0..{steps}, got {lengths.tolist()}")
-    return torch.arange(steps, device=y.device) < lengths.to(y.device)[:, None]
 
 
 def pool_last(
@@ -105,9 +82,7 @@ class AttentionPooling(nn.Module):
         padding = ~real_steps(y, lengths)
         y = y.masked_fill(padding[..., None], 0)
         scores = F.linear(y, self.weight, self.bias).tanh() @ self.v
-        # The smallest number and not -Inf: a row of padding alone then has a softmax, and no NaN in it.
-        scores = scores.masked_fill(padding, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(-1).masked_fill(padding, 0)
+        weights = masked_softmax(scores, padding)
         return (weights[:, None] @ y)[:, 0], weights
 
     def extra_repr(self) -> str:

@@ -15,8 +15,8 @@ from torch import Tensor
 from throughtime.errors import DataError, ShapeError
 from throughtime.storage import write
 
-#: For each layer, forward then backward direction, one [B, H] tensor for each state of the cell. Layers
-#: may differ in width and in their number of states.
+#: For each layer, forward then backward direction, its tensors [B, ...]: of a recurrence one [B, H] for each
+#: state of the cell. Layers may differ in shapes and in their number of states.
 State = tuple[tuple[Tensor, ...], ...]
 
 #: The entry of a file's metadata that says how many states each layer has.
@@ -75,7 +75,7 @@ def reset_rows(state: State, rows: Bool[Tensor, "B"], begin: State) -> State:
         )
     return tuple(
         tuple(
-            torch.where(rows.to(value.device)[:, None], new, value)
+            torch.where(rows.to(value.device).view(-1, *[1] * (value.dim() - 1)), new, value)
             for value, new in zip(values, news, strict=True)
         )
         for values, news in zip(state, begin, strict=True)
@@ -174,14 +174,14 @@ def _indices(rows: Tensor | Sequence[int] | Sequence[bool], batch: int) -> Tenso
 
 
 def _check_alike(one: State, other: State) -> None:
-    """Two states must have the same layers, states, widths and kinds; their batches may differ."""
+    """Two states must have the same layers, states, shapes and kinds; their batches may differ."""
     forms = [
-        [[(value.shape[1], value.dtype, value.device) for value in values] for values in state]
+        [[(value.shape[1:], value.dtype, value.device) for value in values] for values in state]
         for state in (one, other)
     ]
     if forms[0] != forms[1]:
         raise ShapeError(
-            f"states must agree in layers, hidden sizes, types and devices, "
+            f"states must agree in layers, shapes, types and devices, "
             f"got {_describe(one)} and {_describe(other)}"
         )
 

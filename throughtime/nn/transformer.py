@@ -1,4 +1,4 @@
-"""The Transformer (Vaswani et al. 2017): encoder and decoder, whole sequences at once or step by step.
+"""The Transformer (Vaswani et al. 2017): an encoder, and a decoder that can also go step by step.
 
 Layers are pre-norm, x + f(norm(x)), as is the practice today (Xiong et al. 2020), with a norm after the last;
 the paper has norm(x + f(x)). Their parameters are named and laid out as those of
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from throughtime.errors import ConfigError, ShapeError
+from throughtime.nn.masks import real_steps
 from throughtime.nn.multi_head import KeysValues, MultiHeadAttention, Turns, positions, rotate
 from throughtime.nn.options import check_sizes
-from throughtime.nn.pooling import real_steps
 from throughtime.nn.state import State
 
 
@@ -68,11 +68,10 @@ class EncoderLayer(_Layer):
         x: Float[Tensor, "B T F"],
         past: KeysValues | None = None,
         mask: Bool[Tensor, "B 1 #T S"] | None = None,
-        causal: bool = False,
         turns: Turns | None = None,
     ) -> tuple[Float[Tensor, "B T F"], KeysValues]:
         """y, and the keys and values of all steps so far."""
-        x, seen = self.attend(x, past, mask, causal, turns)
+        x, seen = self.attend(x, past, mask, turns=turns)
         return self.transform(x, self.norm2), seen
 
 
@@ -152,27 +151,19 @@ class TransformerStack(nn.Module):
 
 
 class TransformerEncoder(TransformerStack):
-    """y = norm(layers(√F x + P)): each step sees all real steps or, if causal, those up to itself.
+    """y = norm(layers(√F x + P)): each step sees all real steps.
 
     features   of each step; a multiple of the heads.
     hidden     width between the two linear maps of a layer; 4 features where it is None.
     dropout    on √F x + P, weights of attention, between the linear maps and on what each part adds to x.
-    causal     lets no step see a later one, so that a sequence can be read step by step.
 
     P are the sinusoidal `positions`, added here, and x is scaled before as embeddings are in the paper.
     """
 
     def __init__(
-        self,
-        features: int,
-        layers: int,
-        heads: int = 4,
-        hidden: int | None = None,
-        dropout: float = 0.0,
-        causal: bool = False,
+        self, features: int, layers: int, heads: int = 4, hidden: int | None = None, dropout: float = 0.0
     ) -> None:
         super().__init__(EncoderLayer, features, layers, heads, hidden, dropout)
-        self.causal = causal
 
     def forward(
         self, x: Float[Tensor, "B T F"], lengths: Int[Tensor, "B"] | None = None
@@ -180,29 +171,10 @@ class TransformerEncoder(TransformerStack):
         """y, which is zero in padding. Raises `ShapeError` where x or lengths do not fit."""
         real = self.real(x, lengths)
         z = self.placed(x.masked_fill(~real[..., None], 0))
-        # Padding comes after all real steps, so that no real step of a causal encoder sees any.
-        mask = None if self.causal or lengths is None else real[:, None, None]
+        mask = None if lengths is None else real[:, None, None]
         for layer in self.layers:
-            z, _ = layer(z, mask=mask, causal=self.causal)
+            z, _ = layer(z, mask=mask)
         return self.norm(z).masked_fill(~real[..., None], 0)
-
-    def begin(self, batch: int) -> State:
-        """The cache before the first step: keys and values, both [B, heads, t, d], of each layer.
-
-        Raises `ConfigError` where the encoder is not causal.
-        """
-        if not self.causal:
-            raise ConfigError("an encoder that sees later steps cannot go step by step: give causal=True")
-        return tuple(self.nothing(batch) for _ in self.layers)
-
-    def step(self, x: Float[Tensor, "B F"], cache: State) -> tuple[Float[Tensor, "B F"], State]:
-        """y of one more step, and the cache after it."""
-        z = self.placed(x[:, None], start=cache[0][0].shape[2])
-        after = []
-        for layer, past in zip(self.layers, cache, strict=True):
-            z, seen = layer(z, past)
-            after.append(seen)
-        return self.norm(z)[:, 0], tuple(after)
 
 
 class TransformerDecoder(TransformerStack):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,14 +17,14 @@ import tyro
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
-from throughtime.config import Config, ModelOptions
+from throughtime.config import ChoiceConfig, Config
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
 from throughtime.data.columns import Table, join_tables
 from throughtime.data.labelled import rarest, read_labels, read_texts, table_of
 from throughtime.data.scaling import Scaling, read_numbers
-from throughtime.data.tables import read_table
+from throughtime.data.tables import has_header, read_table
 from throughtime.data.terms import Terms
-from throughtime.data.text import read_lines
+from throughtime.data.text import is_text, read_lines
 from throughtime.data.tokens import Tokeniser, fit_tokeniser, tokeniser_from_json
 from throughtime.errors import DataError, RunError
 from throughtime.heads.categorical import Categorical
@@ -38,6 +38,7 @@ from throughtime.train.classification import (
     calibrate,
     class_metrics,
     class_rows,
+    label_rows,
     multi_label_metrics,
 )
 from throughtime.train.config import ExampleTraining
@@ -50,12 +51,22 @@ logger = logging.getLogger(__name__)
 
 #: Tokens, with padding, that are read side by side when the model is used.
 TOKENS = 16_000
+#: Options of the data that are for texts alone.
+OF_TEXTS = ("tokens", "kmer_length", "lower", "min_count", "vocabulary", "vectors", "max_length")
 #: Validation examples that are shown as training goes on.
 SHOWN = 5
 
 
-class LabelledConfig(DataConfig):
+class LabelledConfig(ChoiceConfig, DataConfig):
     """What is read, and how it becomes numbers."""
+
+    choice = "tokens"
+    read_by: ClassVar = {
+        "kmer_length": ("kmer",),
+        "lower": ("word", "kmer"),
+        "min_count": ("word", "kmer"),
+        "vectors": ("word",),
+    }
 
     paths: Annotated[Paths, tyro.conf.Positional] = Field(
         (),
@@ -80,10 +91,10 @@ class LabelledConfig(DataConfig):
     max_length: int = Field(2000, ge=1, description="Tokens of a text that are read; the rest is left out.")
 
 
-class ClassifierModelConfig(ModelOptions):
+class ClassifierModelConfig(ChoiceConfig):
     """The model: an encoder of the sequence, and a softmax."""
 
-    read_by = dict.fromkeys(
+    read_by: ClassVar = dict.fromkeys(
         (
             "cell",
             "bidirectional",
@@ -141,8 +152,15 @@ class ClassifierConfig(Config):
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:
-        if self.data.vectors is not None and self.model.model == "feed-forward":
-            raise ValueError("--vectors are of words, and a feed-forward model reads numbers: leave them out")
+        for name in OF_TEXTS:
+            if (
+                self.model.model == "feed-forward"
+                and getattr(self.data, name) != LabelledConfig.model_fields[name].default
+            ):
+                option = name.replace("_", "-")
+                raise ValueError(
+                    f"--{option} is for texts, and a feed-forward model reads numbers: leave it out"
+                )
         if self.data.multi_label is not None and self.model.class_weights != "none":
             raise ValueError("--class-weights weigh one class against others: leave them out")
         return self
@@ -243,8 +261,6 @@ class ClassifierTask(Task[Table, EncodedTable]):
     def batches(self, train: Table) -> Buckets[SequenceBatch] | Buckets[ColumnBatch]:
         """Examples of about equal length side by side."""
         data, training = self.encode(train), self.config.training
-        if not isinstance(self.reader, Scaling):
-            self._report(data)
 
         def make(rows: list[int], number: int) -> Any:
             return self._batch([data.inputs[k] for k in rows], data.targets[rows], number)
@@ -269,11 +285,16 @@ class ClassifierTask(Task[Table, EncodedTable]):
             count = sum(not self._numbers.keys() >= set(row) for row in labels)
             logger.warning("%s, %s; %d of %d rows like it count as wrong", where, known, count, len(part))
         numbers = self._numbers | {label: k for k, label in enumerate(unseen, start=len(self.labels))}
-        targets = torch.zeros(len(part), len(numbers))
-        for k, row in enumerate(labels):
-            targets[k, [numbers[label] for label in row]] = 1
+        if data.multi_label is None:
+            targets = torch.tensor([numbers[label] for [label] in labels])
+        else:
+            targets = torch.zeros(len(part), len(numbers))
+            for k, row in enumerate(labels):
+                targets[k, [numbers[label] for label in row]] = 1
         inputs = self._inputs(part)
-        return EncodedTable(part, inputs, targets if data.multi_label else targets.argmax(1), unseen)
+        if empty := [k for k, ids in enumerate(inputs) if not len(ids)]:
+            _warn(part, empty, "nothing in them that is read")
+        return EncodedTable(part, inputs, targets, unseen)
 
     def size(self, part: EncodedTable) -> int:
         """Tokens, or rows of numbers."""
@@ -294,9 +315,10 @@ class ClassifierTask(Task[Table, EncodedTable]):
             loss = self.model.head.loss(vectors, targets)
             total, count = total + loss.total.item(), count + loss.count
         metrics = {"loss": total / max(count, 1)}
-        if self.config.data.multi_label:
-            return Report(metrics | multi_label_metrics(probs, part.targets))
         names = self.labels + part.unseen
+        if self.config.data.multi_label:
+            of_labels = label_rows(probs, part.targets, names)
+            return Report(metrics | multi_label_metrics(probs, part.targets), of_labels)
         of_classes, confusion = class_metrics(probs, part.targets)
         figures = {"confusion": partial(_draw, confusion, names, calibrate(probs, part.targets))}
         return Report(metrics | of_classes, class_rows(confusion, names), figures)
@@ -308,7 +330,8 @@ class ClassifierTask(Task[Table, EncodedTable]):
     def sample(self, part: EncodedTable) -> str:
         """The first examples and what the model takes them for."""
         answers = self._answers(part.inputs[:SHOWN])
-        rights = read_labels(part.table, self.config.data.target, self.config.data.multi_label)
+        shown = part.table.select(range(len(answers)))
+        rights = read_labels(shown, self.config.data.target, self.config.data.multi_label)
         return "\n".join(
             f"{self._told(part.table, k)}\n  {self.show(answer)} (right: {', '.join(right)})"
             for k, (answer, right) in enumerate(zip(answers, rights, strict=False))
@@ -321,9 +344,9 @@ class ClassifierTask(Task[Table, EncodedTable]):
     def inputs(self, path: Path) -> Iterable[Any]:
         """The rows of a table, or the lines of a text."""
         data = self.config.data
-        if path.name.endswith((".txt", ".txt.gz")):
+        if is_text(path):
             return read_lines(path)
-        table = join_tables([read_table(path, data.input)])
+        table = read_table(path, data.input, has_header((*data.input, data.target)))
         return [
             dict(zip(data.input, row, strict=True))
             for row in zip(*map(table.column, data.input), strict=True)
@@ -394,30 +417,14 @@ class ClassifierTask(Task[Table, EncodedTable]):
         data = self.config.data
         if isinstance(self.reader, Scaling):
             return list(self.reader.encode(read_numbers(table, data.input)))
-        return [self.reader.encode(text)[: data.max_length] for text in read_texts(table, data.input)]
-
-    def _report(self, data: EncodedTable) -> None:
-        """Say how many texts are empty, and how many are read in part only."""
-        most = self.config.data.max_length
-        for what, found in (
-            ("nothing in them that is read", [k for k, ids in enumerate(data.inputs) if not len(ids)]),
-            (
-                f"{most} tokens or more, of which the first {most} are read",
-                [k for k, ids in enumerate(data.inputs) if len(ids) == most],
-            ),
-        ):
-            if found:
-                place = data.table.place(found[0])
-                logger.warning(
-                    "%d of %d texts have %s; the first is %s", len(found), len(data.inputs), what, place
-                )
+        inputs = [self.reader.encode(text) for text in read_texts(table, data.input)]
+        most = data.max_length
+        if long := [k for k, ids in enumerate(inputs) if len(ids) > most]:
+            _warn(table, long, f"more than {most} tokens, of which the first {most} are read")
+        return [ids[:most] for ids in inputs]
 
     def _told(self, table: Table, row: int) -> str:
         return " ".join(str(table.column(name)[row]) for name in self.config.data.input)[:200]
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
 
 
 def _read(data: LabelledConfig, paths: Paths) -> Table:
@@ -471,6 +478,12 @@ def _make_model(
 def _lengths(inputs: Sequence[Any]) -> list[int]:
     """Tokens of each text; a row of numbers counts as one."""
     return [1 if each.dtype == np.float32 else len(each) for each in inputs]
+
+
+def _warn(table: Table, rows: Sequence[int], what: str) -> None:
+    logger.warning(
+        "%d of %d texts have %s; the first is %s", len(rows), len(table), what, table.place(rows[0])
+    )
 
 
 def _some(names: Sequence[str]) -> str:

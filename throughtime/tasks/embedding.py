@@ -39,7 +39,10 @@ def save_vectors(path: Path, inputs: Sequence[Any], vectors: Float[NDArray[Any],
             import pyarrow
             from pyarrow.parquet import write_table
 
-            table = {"input": list(map(plain, inputs)), "vector": list(vectors)}
+            values = list(map(plain, inputs))
+            if len(set(map(type, values))) > 1:  # a column has values of one type
+                values = list(map(str, values))
+            table = {"input": values, "vector": list(vectors)}
             write_table(pyarrow.table(table), new)
 
     write(path, save, ADVICE)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 import tyro
 from pydantic import AfterValidator, Field
 
-from throughtime.config import Config, ModelOptions
+from throughtime.config import ChoiceConfig, Config
 from throughtime.data.batches import by_length, pad
 from throughtime.data.corpus import encode
 from throughtime.data.streams import Streams
 from throughtime.data.text import Text, open_text
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, fit_tokeniser, tokeniser_from_json
-from throughtime.decode.cache import with_cache
+from throughtime.decode.cache import Cache, with_cache
 from throughtime.decode.completion import complete_words, typed_part
 from throughtime.decode.sampling import sample
 from throughtime.errors import ConfigError, DataError
@@ -26,6 +28,7 @@ from throughtime.models.language_model import LanguageModel
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State, select_rows
 from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell
+from throughtime.tasks.vectors import put_vectors
 from throughtime.train.config import StreamTraining
 from throughtime.train.metrics import evaluate_text, text_metrics
 
@@ -37,8 +40,11 @@ ROW_STEPS = 1024
 ROW_TOKENS = 8000
 
 
-class TextConfig(DataConfig):
+class TextConfig(ChoiceConfig, DataConfig):
     """What is read, and how it becomes tokens."""
+
+    choice = "tokens"
+    read_by: ClassVar = {"vectors": ("word",)}
 
     paths: Annotated[Paths, tyro.conf.Positional] = Field((), description="Text files or folders, UTF-8.")
     valid_share: float = Field(0.1, gt=0, lt=1, description="Last part of the text, kept for validation.")
@@ -47,12 +53,15 @@ class TextConfig(DataConfig):
     vocabulary: int | None = Field(
         None, ge=3, description="Most tokens there may be; all of them, or 4096 byte pairs, where not given."
     )
+    vectors: Path | None = Field(
+        None, description="Pretrained word vectors (GloVe, word2vec, fastText text)."
+    )
 
 
-class ModelConfig(ModelOptions):
+class ModelConfig(ChoiceConfig):
     """The model: embedding, recurrence, softmax."""
 
-    read_by = dict.fromkeys(
+    read_by: ClassVar = dict.fromkeys(
         (
             "cell",
             "embedding",
@@ -160,6 +169,7 @@ class LanguageModelTask(Task[Text, Passage]):
     """A language model with its tokeniser."""
 
     config_type = LanguageModelConfig
+    searches = ("evaluate",)
 
     def __init__(self, config: LanguageModelConfig, processor: dict[str, Any]) -> None:
         self.config = config
@@ -190,6 +200,12 @@ class LanguageModelTask(Task[Text, Passage]):
         tokeniser = fit_tokeniser(config.data.tokens, train.blocks(), config.data.vocabulary)
         return {"tokeniser": tokeniser.to_json()}
 
+    def prepare(self) -> None:
+        """Put the pretrained vectors in."""
+        if (path := self.config.data.vectors) is not None:
+            option = "--hidden" if self.config.model.model == "transformer" else "--embedding"
+            put_vectors(self.model.embedding, self.tokeniser.texts, path, option)
+
     def batches(self, train: Text) -> Streams:
         """Rows of text side by side, for truncated backpropagation through time."""
         training = self.config.training
@@ -209,21 +225,25 @@ class LanguageModelTask(Task[Text, Passage]):
         return Report(text_metrics(-sum(self._cached(part)), part.streams.length, part.characters))
 
     def _cached(self, part: Passage) -> Iterator[float]:
-        """The log-probability of each chunk of a text, by the model and a cache of what stood before."""
-        search, cache, state = self.config.search, None, self.model.begin(1)
+        """The log-probabilities of a text piece by piece, by the model and a cache of its document so far."""
+        search, state = self.config.search, self.model.begin(1)
+        cache: Cache | None = None
         for chunk in part.streams:
-            targets = chunk.targets[0].to(self._device)
-            features, state = self.model.features(chunk.inputs.to(self._device), state)
-            log_probs, cache = with_cache(
-                features[0],
-                targets,
-                self.model.log_probs_after(features[0], targets),
-                size=search.cache,
-                theta=search.cache_theta,
-                interpolation=search.cache_share,
-                cache=cache,
-            )
-            yield log_probs.sum().item()
+            inputs, targets = chunk.inputs.to(self._device), chunk.targets[0].to(self._device)
+            features, state = self.model.features(inputs, state)
+            log_probs = self.model.head.log_probs_of(features[0], targets)
+            begins = (inputs[0] == BOUNDARY).nonzero()[:, 0].tolist()
+            for start, stop in pairwise(sorted({0, *begins, len(targets)})):
+                mixed, cache = with_cache(
+                    features[0, start:stop],
+                    targets[start:stop],
+                    log_probs[start:stop],
+                    size=search.cache,
+                    theta=search.cache_theta,
+                    interpolation=search.cache_share,
+                    cache=None if start in begins else cache,
+                )
+                yield mixed.sum().item()
 
     def size(self, part: Passage) -> int:
         """Tokens."""
@@ -402,7 +422,3 @@ class LanguageModelTask(Task[Text, Passage]):
 
     def _tensor(self, ids: list[int] | list[list[int]] | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(ids, device=self._device)
-
-    @property
-    def _device(self) -> torch.device:
-        return self.model.embedding.weight.device

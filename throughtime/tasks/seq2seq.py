@@ -9,20 +9,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 import tyro
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
-from throughtime.config import Config, ModelOptions
+from throughtime.config import ChoiceConfig, Config
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
+from throughtime.data.columns import Places
 from throughtime.data.labelled import read_texts
 from throughtime.data.pairs import Pairs, read_pairs
-from throughtime.data.tables import read_table
-from throughtime.data.text import read_lines
+from throughtime.data.tables import has_header, read_table
+from throughtime.data.text import is_text, read_lines
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.beam import beam_search
 from throughtime.decode.sequences import Hypothesis, sample_sequences
@@ -30,6 +31,7 @@ from throughtime.errors import DataError
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.transformer import TransformerSeq2Seq
 from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell, divide
+from throughtime.tasks.vectors import put_vectors
 from throughtime.train.config import ExampleTraining
 from throughtime.train.metrics import Metrics
 from throughtime.train.translation import metrics_by_length, translation_metrics, translation_signatures
@@ -41,12 +43,17 @@ logger = logging.getLogger(__name__)
 
 #: Source tokens, with padding, that are encoded side by side when the model is used.
 TOKENS = 4000
+#: Tokens of a text that are read: attention over all of a pair takes memory that grows with their square.
+LONGEST = 5000
 #: Validation sentences that are shown as training goes on.
 SHOWN = 3
 
 
-class PairsConfig(DataConfig):
+class PairsConfig(ChoiceConfig, DataConfig):
     """What is read, and how it becomes tokens."""
+
+    choice = "tokens"
+    read_by: ClassVar = {"vectors": ("word",)}
 
     paths: Annotated[Paths, tyro.conf.Positional] = Field(
         (), description="Two parallel text files, or tables with an input and a target column."
@@ -57,15 +64,18 @@ class PairsConfig(DataConfig):
     vocabulary: int | None = Field(
         None, ge=3, description="Most tokens there may be; all, or 4096 byte pairs, where not given."
     )
+    vectors: Path | None = Field(
+        None, description="Pretrained word vectors of both sides (GloVe, word2vec, fastText text)."
+    )
     max_length: int = Field(
         200, ge=1, description="Most tokens of a side in training; longer pairs are left out, and counted."
     )
 
 
-class EncoderDecoderConfig(ModelOptions):
+class EncoderDecoderConfig(ChoiceConfig):
     """The model: an encoder, attention, a decoder."""
 
-    read_by = dict.fromkeys(
+    read_by: ClassVar = dict.fromkeys(
         (
             "cell",
             "embedding",
@@ -109,7 +119,7 @@ class EncoderDecoderConfig(ModelOptions):
 
 
 class SearchConfig(Config):
-    """How an output is looked for."""
+    """How an output is looked for; where it is drawn, by `temperature`, what a search needs is not read."""
 
     beams: int = Field(5, ge=1, description="Beginnings kept at each step; 1 is greedy search.")
     length_penalty: float = Field(1.0, ge=0, description="Exponent of the length normalisation; 0 is none.")
@@ -125,7 +135,19 @@ class SearchConfig(Config):
         None, gt=0, le=1, description="Draw among the likeliest of so much probability."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Makes what is drawn repeatable.")
-    attention: bool = Field(False, description="Give the attention of each output token to the input.")
+    attention: bool = Field(
+        False, description="Give the attention of each output token to the input, in JSON."
+    )
+
+    @model_validator(mode="after")
+    def _check_drawn(self) -> Self:
+        for name in ("top_k", "top_p"):
+            if self.temperature is None and getattr(self, name) is not None:
+                option = name.replace("_", "-")
+                raise ValueError(
+                    f"--{option} is for outputs that are drawn: add --temperature 1, or leave it out"
+                )
+        return self
 
 
 class Seq2SeqConfig(Config):
@@ -187,6 +209,12 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
         longest = max(len(tokeniser.encode(text)) for text in train.targets)
         return {"tokeniser": tokeniser.to_json(), "longest": min(longest, config.data.max_length)}
 
+    def prepare(self) -> None:
+        """Put the pretrained vectors in."""
+        if (path := self.config.data.vectors) is not None:
+            option = "--hidden" if self.config.model.model == "transformer" else "--embedding"
+            put_vectors(self.model.target_embedding, self.tokeniser.texts, path, option)
+
     def batches(self, train: Pairs) -> Buckets[PairBatch]:
         """Pairs of about equal length side by side, without those that are too long."""
         data, most = self.encode(train), self.config.data.max_length
@@ -218,8 +246,7 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
 
     def encode(self, part: Pairs) -> EncodedPairs:
         """Both sides as tokens."""
-        sources, targets = (list(map(self.tokeniser.encode, side)) for side in (part.sources, part.targets))
-        return EncodedPairs(part, sources, targets)
+        return EncodedPairs(part, self._ids(part.sources, part.places), self._ids(part.targets, part.places))
 
     def size(self, part: EncodedPairs) -> int:
         """Tokens of both sides."""
@@ -263,15 +290,15 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
 
     def inputs(self, path: Path) -> Iterable[str]:
         """The input column of a table where training read tables, else and of .txt the lines."""
-        column = self.config.data.input
-        if column is None or path.name.endswith((".txt", ".txt.gz")):
+        column, target = self.config.data.input, self.config.data.target
+        if column is None or target is None or is_text(path):
             return read_lines(path)
-        return read_texts(read_table(path, (column,)), (column,))
+        return read_texts(read_table(path, (column,), has_header((column, target))), (column,))
 
     def answer(self, inputs: Sequence[str]) -> list[dict[str, Any]]:
         """The output for each input; with its attention, or several outputs, where the search says so."""
         search = self.config.search
-        sources = list(map(self.tokeniser.encode, inputs))
+        sources = self._ids(inputs)
         answers = []
         for text, source, found in zip(inputs, sources, self._search(sources, search), strict=True):
             answer: dict[str, Any] = {"input": text, "output": self._text(found[0].tokens)}
@@ -285,7 +312,7 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
 
     def input_batches(self, inputs: Sequence[str]) -> Iterator[tuple[list[int], PairBatch]]:
         """Inputs of about equal length side by side, without outputs."""
-        sources = list(map(self.tokeniser.encode, inputs))
+        sources = self._ids(inputs)
         for rows in by_length([len(source) + 1 for source in sources], TOKENS):
             chosen = [sources[k] for k in rows]
             yield rows, _batch(chosen, [np.empty(0, np.int64)] * len(rows), 0).to(self._device)
@@ -300,9 +327,8 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
         """The attention matrix."""
         from throughtime.train.alignment import draw_alignment
 
-        source = self.tokeniser.encode(answer["input"])
-        target = self.tokeniser.encode(answer["output"]).tolist()
-        return draw_alignment(**self.attention(source, target))
+        source, target = self._ids([answer["input"], answer["output"]])
+        return draw_alignment(**self.attention(source, target.tolist()))
 
     def remarks(self) -> list[str]:
         """Sizes of the vocabulary and the model, and what runs the recurrences."""
@@ -324,6 +350,20 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
         columns, rows = (self._pieces(ids) for ids in (source.tolist(), target))
         return {"input_tokens": columns, "output_tokens": rows, "weights": weights.tolist()}
 
+    def _ids(self, texts: Sequence[str], places: Places | None = None) -> list[Ids]:
+        """The tokens of texts, of long ones the first `LONGEST`, which is said with the place of one."""
+        found = [self.tokeniser.encode(text.strip()) for text in texts]
+        if long := [k for k, ids in enumerate(found) if len(ids) > LONGEST]:
+            logger.warning(
+                "%d of %d texts have more than %d tokens, of which the first %d are read; the first is %s",
+                len(long),
+                len(texts),
+                LONGEST,
+                LONGEST,
+                places[long[0]] if places is not None else repr(texts[long[0]][:50] + "..."),
+            )
+        return [ids[:LONGEST] for ids in found]
+
     def _pieces(self, ids: Iterable[int]) -> list[str]:
         return [*(self.tokeniser.decode([i]).strip() for i in ids), "<end>"]
 
@@ -343,7 +383,9 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
         for rows in by_length([len(source) + 1 for source in sources], TOKENS):
             tokens, lengths = _sources([sources[k] for k in rows])
             state = self.model.begin(tokens.to(self._device), lengths.to(self._device))
-            most = (2 * lengths + 10).clamp(min=self.longest)
+            # A model that finds no end would go on: it is not asked for more than twice what it trained on.
+            usual = self.longest + 1
+            most = (2 * lengths + 10).clamp(usual, max(usual, 2 * self.config.data.max_length + 10))
             begin = torch.full((len(rows),), BOUNDARY)
             if search.temperature is None:
                 best = self._best(begin, state, most, search)
@@ -407,10 +449,6 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
 
     def _text(self, ids: Iterable[int]) -> str:
         return self.tokeniser.decode(ids).strip()
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
 
 
 def _make_model(config: EncoderDecoderConfig, classes: int) -> Seq2Seq | TransformerSeq2Seq:

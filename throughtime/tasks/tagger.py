@@ -18,11 +18,11 @@ from torch import Tensor
 from throughtime.config import Config
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
 from throughtime.data.columns import digest
-from throughtime.data.conll import Sentence, read_aligned, read_conll, write_conll
-from throughtime.data.spans import OUTSIDE, legal_transitions, repair, scheme, span_f1, spans
+from throughtime.data.conll import Sentence, columns_of, read_aligned, read_conll, write_conll
+from throughtime.data.spans import OUTSIDE, legal_transitions, repair, scheme, span_f1, spans, stray
 from throughtime.data.spellings import Vocabulary, spell
 from throughtime.data.terms import split_text
-from throughtime.data.text import read_lines
+from throughtime.data.text import is_text, read_lines
 from throughtime.data.tokens import Characters, tokeniser_from_json
 from throughtime.errors import DataError, RunError
 from throughtime.heads.crf import CRF
@@ -158,12 +158,14 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
     """A tagger with its words, characters and tags."""
 
     config_type = TaggerConfig
+    searches = ("predict",)
 
     def __init__(self, config: TaggerConfig, processor: dict[str, Any]) -> None:
         self.config = config
         try:
             self.tags: list[str] = list(processor["tags"])
             self.scheme: Literal["bio", "bioes"] | None = processor["scheme"]
+            self.columns: int = processor["columns"]
             self.vocabulary = Vocabulary.from_json(processor["words"])
             characters = tokeniser_from_json(processor["characters"])
         except (KeyError, TypeError) as error:
@@ -198,6 +200,15 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
                 f"--scheme {config.data.scheme} is for tags of spans, as B-PER, I-PER and O: the tags here "
                 "are others, so leave it out"
             )
+        every = [(tag, sentence) for sentence in train.sentences for tag in sentence.tags]
+        if found is None and (k := stray([tag for tag, _ in every])) is not None:
+            tag, sentence = every[k]
+            logger.warning(
+                'tags are not read as spans, for the sentence at %s has "%s", which is no tag of a span, '
+                "though others are: if it is a slip, mend it",
+                sentence.place,
+                tag,
+            )
         tags = {tag for s in train.sentences for tag in _repaired(s, found, config.data.scheme)[0]}
         if found is not None:
             tags.add(OUTSIDE)  # without it there may be no legal tags for a sentence of some length
@@ -208,6 +219,7 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
             "scheme": found,
             "words": words.to_json(),
             "characters": characters.to_json(),
+            "columns": columns_of(train.sentences[0]),
         }
 
     def prepare(self) -> None:
@@ -228,18 +240,23 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
 
     def encode(self, part: Sentences) -> EncodedSentences:
         """The numbers of the tags. Illegal ones are repaired as the field does, and counted."""
-        targets, changed, unseen = [], 0, 0
+        targets, changed, unseen = [], 0, list[tuple[str, str]]()
         for sentence in part.sentences:
             tags, count = _repaired(sentence, self.scheme, self.config.data.scheme)
             changed += count
             targets.append([self._tag_numbers.get(tag, -100) for tag in tags])
-            unseen += targets[-1].count(-100)
+            unseen += [(tag, sentence.place) for tag in tags if tag not in self._tag_numbers]
         if changed:
             logger.warning("%d tags did not follow the %s scheme and were repaired", changed, self.scheme)
         if unseen:
+            tag, place = unseen[0]
+            where = f"the sentence at {place} has the tag {tag}, which training never saw"
+            if len(unseen) == sum(map(len, targets)):
+                raise DataError(f"{where}, and no other tag is known either: is it the right column?")
             logger.warning(
-                "%d words have tags that training never saw: they count as wrong and are not in the loss",
-                unseen,
+                "%s: %d words like it count as wrong, and their sentences are not in the loss",
+                where,
+                len(unseen),
             )
         return EncodedSentences(part.sentences, targets)
 
@@ -294,9 +311,10 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
 
     def inputs(self, path: Path) -> Iterable[Any]:
         """The lines of a text (.txt, or where words and tags are in two files), or sentences in columns."""
-        if self.config.data.parallel or path.name.endswith((".txt", ".txt.gz")):
+        if self.config.data.parallel or is_text(path):
             return read_lines(path)
-        return read_conll(path, words=_column(self.config.data.words), tags=_column(self.config.data.tags))
+        data = self.config.data
+        return read_conll(path, words=_column(data.words), tags=_column(data.tags), columns=self.columns)
 
     def answer(self, inputs: Sequence[str | Sequence[str] | Sentence]) -> list[dict[str, Any]]:
         """The tag of each word with its probability, and the spans where the tags are of spans.
@@ -404,10 +422,6 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
     def _legal(self, tags: Sequence[str]) -> list[str]:
         """The same spans in the scheme of the data; tags that are of no spans stay as they are."""
         return list(tags) if self.scheme is None else repair(tags, self.scheme)[0]
-
-    @property
-    def _device(self) -> torch.device:
-        return self.model.embedding.weight.device
 
 
 def _read(data: TaggedConfig, paths: Paths) -> Sentences:

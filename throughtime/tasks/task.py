@@ -124,6 +124,8 @@ class Task(ABC, Generic[P, E]):
     config_type: ClassVar[type[Config]]
     #: Whether a report has figures: then there is one of the validation data where there are none for a test.
     draws: ClassVar[bool] = False
+    #: The commands that read the configuration's `search`, where it has one.
+    searches: ClassVar[tuple[str, ...]] = ("predict", "evaluate")
     config: Any
     model: nn.Module
 
@@ -303,6 +305,10 @@ class Task(ABC, Generic[P, E]):
                 yield from self.answer(group)
                 group = []
         yield from self.answer(group) if group else []
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     @classmethod
     def _sized(cls, config: Any, processor: dict[str, Any]) -> Self:

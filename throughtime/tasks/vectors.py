@@ -17,16 +17,18 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def put_vectors(embedding: nn.Embedding, words: Sequence[str], path: Path) -> None:
+def put_vectors(
+    embedding: nn.Embedding, words: Sequence[str], path: Path, option: str = "--embedding"
+) -> None:
     """Give each of `words`, number 2 and on in the embedding, its vector in a file, where it has one.
 
-    Raises `ConfigError` where the embedding has other dimensions than the file.
+    Raises `ConfigError` where the embedding has other dimensions than the file; `option` decides them.
     """
     vectors = read_vectors(path, words)
     if vectors.dimensions != embedding.embedding_dim:
         raise ConfigError(
             f"{path} has vectors of {vectors.dimensions} numbers and the model reads "
-            f"{embedding.embedding_dim}: add --embedding {vectors.dimensions}"
+            f"{embedding.embedding_dim}: add {option} {vectors.dimensions}"
         )
     rows = [k for k, word in enumerate(words, start=RESERVED) if word in vectors.words]
     chosen = [vectors.words[word] for word in words if word in vectors.words]

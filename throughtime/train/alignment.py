@@ -23,8 +23,8 @@ def draw_alignment(
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     image = axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="equal")
-    axes.set_xticks(*_labels(input_tokens), rotation=60, ha="left")
-    axes.set_yticks(*_labels(output_tokens))
+    axes.set_xticks(*thinned(input_tokens, MOST), rotation=60, ha="left", parse_math=False)
+    axes.set_yticks(*thinned(output_tokens, MOST), parse_math=False)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_xlabel("input")
@@ -33,8 +33,7 @@ def draw_alignment(
     return figure
 
 
-def _labels(tokens: Sequence[str]) -> tuple[range, list[str]]:
-    """Where there are labels, and which."""
-    where = range(0, len(tokens), -(-len(tokens) // MOST) or 1)
-    # A dollar is what matplotlib would read as the beginning of a formula.
-    return where, [tokens[k].replace("$", r"\$") for k in where]
+def thinned(labels: Sequence[str], most: int) -> tuple[range, list[str]]:
+    """Where labels stand, and which: all, or every second, third, ..., so that there are at most `most`."""
+    where = range(0, len(labels), -(-len(labels) // most) or 1)
+    return where, [labels[k] for k in where]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 
 class Average:
-    """The mean of the parameters after each step since it began (Polyak & Juditsky 1992).
+    """The mean of the weights after each step since it began (Polyak & Juditsky 1992).
 
     Averaged stochastic gradient descent, with any optimiser in place of the descent: the noise of single
     steps is averaged out, so that the mean is often better than the last of the weights.
 
-    values  the mean of each parameter.
+    values  the mean of each parameter, and of each buffer of floating point numbers: running statistics.
     count   how many steps are in it.
     """
 
@@ -25,15 +26,17 @@ class Average:
     @classmethod
     def begin(cls, model: nn.Module) -> Average:
         """A mean of no steps yet."""
-        return cls({name: p.detach().clone() for name, p in model.named_parameters()}, 0)
+        return cls({name: value.detach().clone() for name, value in _floats(model).items()}, 0)
 
     @torch.no_grad()
     def add(self, model: nn.Module) -> None:
         """Take the present weights into the mean."""
         self.count += 1
-        parameters = dict(model.named_parameters())
+        weights = _floats(model)
+        # A checkpoint brings the means back on the processor.
+        self.values = {name: mean.to(weights[name].device) for name, mean in self.values.items()}
         torch._foreach_lerp_(
-            list(self.values.values()), [parameters[name] for name in self.values], 1 / self.count
+            list(self.values.values()), [weights[name] for name in self.values], 1 / self.count
         )
 
     @contextmanager
@@ -47,7 +50,12 @@ class Average:
 
     @torch.no_grad()
     def _swap(self, model: nn.Module) -> None:
-        for name, p in model.named_parameters():
-            kept = p.detach().clone()
-            p.copy_(self.values[name])
-            self.values[name] = kept
+        weights = _floats(model)
+        for name, mean in self.values.items():
+            self.values[name] = weights[name].detach().clone()
+            weights[name].copy_(mean)
+
+
+def _floats(model: nn.Module) -> dict[str, Tensor]:
+    named = chain(model.named_parameters(), model.named_buffers())
+    return {name: value for name, value in named if value.is_floating_point()}

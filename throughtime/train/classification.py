@@ -51,12 +51,11 @@ def multi_label_metrics(
     `ShapeError` where there are no predictions or targets do not fit them.
     """
     _check(probs, targets, targets.shape == probs.shape, "[N, K]")
-    predicted, there = probs >= 0.5, targets.bool()
-    outcomes = [count.sum(0) for count in (predicted & there, predicted & ~there, ~predicted & there)]
+    outcomes = _label_outcomes(probs, targets)
     return {
         "micro_f1": float(_f1(*(count.sum() for count in outcomes))),
         "macro_f1": float(_f1(*outcomes).mean()),
-        "exact_match": float((predicted == there).all(1).double().mean()),
+        "exact_match": float(((probs >= 0.5) == targets.bool()).all(1).double().mean()),
     }
 
 
@@ -67,26 +66,23 @@ def confusion_matrix(
     return (targets * classes + predicted).bincount(minlength=classes**2).view(classes, classes)
 
 
-def precision_recall_f1(
-    confusion: Int[Tensor, "K K"],
-) -> tuple[Float[Tensor, "K"], Float[Tensor, "K"], Float[Tensor, "K"]]:
-    """Of each class: the share of its predictions that are right, the share of it that is found, and
+def class_rows(confusion: Int[Tensor, "K K"], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Of each class, as rows of a table: precision, recall, F1, and how often it occurs.
+
+    Precision is the share of its predictions that are right, recall the share of it that is found, and
 
         F1 = 2 · precision · recall / (precision + recall) = 2 tp / (2 tp + fp + fn).
 
     Where a share is of nothing it is 0.
     """
-    hits, false, missed = _outcomes(confusion)
-    return _share(hits, hits + false), _share(hits, hits + missed), _f1(hits, false, missed)
+    return _rows(names, *_outcomes(confusion))
 
 
-def class_rows(confusion: Int[Tensor, "K K"], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each class, and how often it occurs, as rows of a table."""
-    shares = (share.tolist() for share in precision_recall_f1(confusion))
-    return [
-        {"class": name, "precision": p, "recall": r, "f1": f, "support": n}
-        for name, p, r, f, n in zip(names, *shares, confusion.sum(1).tolist(), strict=True)
-    ]
+def label_rows(
+    probs: Float[Tensor, "N K"], targets: Float[Tensor, "N K"], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The same of each of K labels of which a row may have several; see `multi_label_metrics`."""
+    return _rows(names, *_label_outcomes(probs, targets))
 
 
 @dataclass(frozen=True)
@@ -126,6 +122,20 @@ def _outcomes(confusion: Int[Tensor, "K K"]) -> tuple[Tensor, Tensor, Tensor]:
     """Of each class: how often it was found, predicted in error, and missed."""
     hits = confusion.diagonal()
     return hits, confusion.sum(0) - hits, confusion.sum(1) - hits
+
+
+def _label_outcomes(probs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of each label."""
+    predicted, there = probs >= 0.5, targets.bool()
+    return (predicted & there).sum(0), (predicted & ~there).sum(0), (~predicted & there).sum(0)
+
+
+def _rows(names: Sequence[str], hits: Tensor, false: Tensor, missed: Tensor) -> list[dict[str, Any]]:
+    shares = _share(hits, hits + false), _share(hits, hits + missed), _f1(hits, false, missed)
+    return [
+        {"class": name, "precision": p, "recall": r, "f1": f, "support": n}
+        for name, p, r, f, n in zip(names, *(each.tolist() for each in (*shares, hits + missed)), strict=True)
+    ]
 
 
 def _f1(hits: Tensor, false: Tensor, missed: Tensor) -> Float[Tensor, "..."]:

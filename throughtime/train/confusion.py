@@ -11,10 +11,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from throughtime.errors import ShapeError
+from throughtime.train.alignment import thinned
 from throughtime.train.classification import Calibration
 
 #: Inches of a cell of the matrix where there are many, of all cells where there are few, and of a letter.
 CELL, CELLS, LETTER = 0.36, 2.6, 0.1
+#: The most classes whose cells are so large: those of more share the same room, without counts.
+MOST = 80
 #: Inches of the reliability diagram, and of the histogram below it.
 RELIABILITY, HISTOGRAM = 3.2, 0.9
 #: Letters of a class name that are shown.
@@ -24,9 +27,9 @@ LETTERS = 20
 def draw_confusion(confusion: Int[Tensor, "K K"], names: Sequence[str], calibration: Calibration) -> Figure:
     """A confusion matrix and, beside it, a reliability diagram (Guo et al. 2017).
 
-    Cells hold counts; their colour is the share of the row, which is the true class. The diagram shows the
-    accuracy of the predictions of each confidence, and how many there are. Raises `ShapeError` where there
-    is not one name for each class.
+    Cells hold counts, of up to `MOST` classes; their colour is the share of the row, which is the true class.
+    The diagram shows the accuracy of the predictions of each confidence, and how many there are. Raises
+    `ShapeError` where there is not one name for each class.
     """
     if confusion.shape != (len(names), len(names)):
         raise ShapeError(
@@ -34,7 +37,7 @@ def draw_confusion(confusion: Int[Tensor, "K K"], names: Sequence[str], calibrat
             f"got shape {list(confusion.shape)}"
         )
     shown = [name if len(name) <= LETTERS else name[: LETTERS - 1] + "…" for name in names]
-    cell = max(CELL, CELLS / len(names))
+    cell = min(max(CELL, CELLS / len(names)), MOST * CELL / len(names))
     beside = LETTER * max(map(len, shown))
     side = cell * len(names) + beside + 0.7
     height = max(side, RELIABILITY + HISTOGRAM + 0.7)
@@ -55,10 +58,12 @@ def _draw_matrix(axes: Axes, confusion: Int[Tensor, "K K"], names: Sequence[str]
     shares = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
     axes.imshow(shares.cpu().numpy(), cmap="Blues", vmin=0, vmax=1)
     turned = LETTER * max(map(len, names)) > cell
-    axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0, parse_math=False)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_xticks(*thinned(names, MOST), rotation=90 if turned else 0, parse_math=False)
+    axes.set_yticks(*thinned(names, MOST), parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
+    if len(names) > MOST:
+        return
     size = min(10, 95 * cell / max(len(str(int(confusion.max()))), 2))
     for row, (counts, of_row) in enumerate(zip(confusion.tolist(), shares.tolist(), strict=True)):
         for column, (count, share) in enumerate(zip(counts, of_row, strict=True)):

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from throughtime.storage import write
-from throughtime.train.run import ADVICE, Run
+from throughtime.train.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+#: What would do where a figure cannot be written.
+ADVICE = "make room, or give another place for the picture"
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from throughtime.heads.categorical import Loss
 from throughtime.nn.state import State
 from throughtime.train.checkpoint import weights_of
 from throughtime.train.feed import Batch
@@ -18,7 +19,7 @@ def diagnose(model: nn.Module, batch: Batch, carried: State | None) -> str:
     """Name the first tensor that is not finite when `batch` is run again, with layer, row and time step.
 
     Looked at in the order in which they come to be: weights, carried state, what each layer puts out,
-    the loss; then, backwards, the gradient of what each layer put out and of each weight.
+    the loss and its penalty; then, backwards, the gradient of what each layer put out and of each weight.
     """
     for name, value in weights_of(model).items():
         if not value.isfinite().all():
@@ -30,11 +31,11 @@ def diagnose(model: nn.Module, batch: Batch, carried: State | None) -> str:
     found: list[str] = []
     model.zero_grad()
     with torch.enable_grad(), _watch(model, found):
-        loss = model.loss(batch, carried).mean  # type: ignore[operator]
-        if not found and not loss.isfinite():
-            found.append(f"{_kind(loss)} in the loss")
+        loss: Loss = model.loss(batch, carried)  # type: ignore[operator]
+        parts = {"loss": loss.mean, "penalty": torch.as_tensor(loss.penalty)}
+        found += [f"{_kind(part)} in the {name}" for name, part in parts.items() if not part.isfinite()]
         if not found:
-            loss.backward()
+            (loss.mean + loss.penalty).backward()
     gradients = ((name, p.grad) for name, p in model.named_parameters() if p.grad is not None)
     found += [f"{_kind(g)} in the gradient of {name}" for name, g in gradients if not g.isfinite().all()]
     model.zero_grad()
