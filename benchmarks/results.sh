@@ -8,7 +8,7 @@ data=$(realpath "$1") out=$2
 shift 2
 mkdir -p "$out"
 cd "$out"
-throughtime=${THROUGHTIME:-throughtime}
+throughtime=${THROUGHTIME:-throughtime} python=${PYTHON:-python}
 recipes=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../recipes
 
 train() { # NAME TASK ARGUMENTS: train the run NAME, unless it is there
@@ -74,6 +74,37 @@ authors() { # the first nine tenths to learn from, the last to be told apart
   done
 }
 
+spelling-pairs() { # the development set, "right: wrong wrong", as a table of the wrong and the right word
+  $python - "$data/spelling/spell-testset1.txt" <<'END'
+import ast, sys
+text = open(sys.argv[1]).read()
+for right, wrongs in ast.literal_eval(text[text.index("{") : text.index("}") + 1]).items():
+    for wrong in wrongs.split():
+        print(wrong, right, sep="\t")
+END
+}
+spelling() { # by a model from letters to letters, and by the language model of words
+  spelling-pairs >spelling-test.tsv
+  gunzip -c "$wikitext/train.txt.gz" >wikitext2.txt
+  $python "$recipes/misspell.py" wikitext2.txt --apart spelling-valid.tsv >spelling-train.tsv
+  train "$FUNCNAME" seq2seq spelling-train.tsv --valid spelling-valid.tsv --test spelling-test.tsv \
+    --config "$recipes/spelling.toml" --max-minutes 8
+  $throughtime correct wikitext2 --pairs spelling-test.tsv 2>&1 >/dev/null | tail -1
+}
+
+seq2vec() { # vectors of DNA from a language model of its k-mers, and a classifier of vectors
+  $python "$recipes/seq2vec.py" words "$data/dna/splice.csv" sequence >kmers.txt
+  train seq2vec-words language-model kmers.txt --tokens word --max-minutes 3
+  $throughtime embed seq2vec-words --file kmers.txt --out vectors.parquet
+  $python "$recipes/seq2vec.py" labels "$data/dna/splice.csv" label vectors.parquet seq2vec.parquet
+  train "$FUNCNAME" classifier seq2vec.parquet --input vector --model feed-forward --max-epochs 40 --test-share 0.1
+}
+
+reverse() {
+  $python "$recipes/reverse.py" >digits.tsv
+  train "$FUNCNAME" seq2seq digits.tsv --config "$recipes/reverse.toml" --test-share 0.1
+}
+
 default="sst2-recurrent sst2-bag-of-words sst2-fixed-window atis-slots atis-intent names splice wnut17-crf wnut17-softmax
-  ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2"
+  ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse"
 for name in ${*:-$default}; do "$name"; done

@@ -2,14 +2,14 @@
 
 import typing
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from throughtime.config import Config
+from throughtime.config import ChoiceConfig, Config
 from throughtime.errors import ConfigError
 from throughtime.tasks.table import TASKS, find_task
 
@@ -26,6 +26,14 @@ class Whole(Config):
     paths: tuple[Path, ...] = ()
     batch_size: int | None = Field(None, ge=1)
     part: Part = Part()
+
+
+class Kinds(ChoiceConfig):
+    choice = "kind"
+    read_by: ClassVar = {"size": ("one", "three"), "rate": ("two",)}
+    kind: Literal["one", "two", "three"] = "one"
+    size: int = 3
+    rate: float = 0.5
 
 
 class Needy(Config):
@@ -45,6 +53,28 @@ def refusal(**values) -> str:
 
 
 # What is refused.
+
+
+def test_an_option_that_the_choice_does_not_read_is_refused():
+    assert Kinds(size=4).size == Kinds(kind="three", size=4).size == 4
+    assert Kinds(kind="two", size=3, rate=0.1).rate == 0.1
+    with pytest.raises(ConfigError) as caught:
+        Kinds(kind="two", size=4)
+    assert str(caught.value) == (
+        "--size is not read with --kind two: leave it out, or take --kind one or three"
+    )
+    with pytest.raises(ConfigError, match=r"^--rate is not read with --kind one"):
+        Kinds(rate=0.4)
+
+
+def test_a_table_of_readers_names_options_and_choices_that_there_are():
+    for task in TASKS:
+        for part in ("data", "model"):
+            kind = find_task(task).config_type.model_fields[part].annotation
+            if issubclass(kind, ChoiceConfig):
+                choices = typing.get_args(kind.model_fields[kind.choice].annotation)
+                assert kind.read_by.keys() <= kind.model_fields.keys()
+                assert {choice for readers in kind.read_by.values() for choice in readers} <= set(choices)
 
 
 @pytest.mark.parametrize(

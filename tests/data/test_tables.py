@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from throughtime.data import text as blocks
 from throughtime.data.columns import Places, Table, join_tables
-from throughtime.data.tables import read_table
+from throughtime.data.tables import has_header, read_table
 from throughtime.data.text import read_lines
 from throughtime.errors import DataError
 
@@ -135,6 +135,29 @@ def test_numbers_are_for_tables_without_names(tmp_path):
     path = saved(tmp_path, "a\tb\nc\td\n", "a.tsv")
     assert read_table(path, ("2", "1")).values == {"2": ["b", "d"], "1": ["a", "c"]}
     assert read_table(path, ("b",)).values == {"b": ["d"]}
+
+
+def test_whether_there_is_a_header_can_be_said(tmp_path):
+    path = saved(tmp_path, "class,1,2\na,5.1,3.5\n", "a.csv")
+    assert read_table(path, ("1", "2"), header=True).values == {"1": ["5.1"], "2": ["3.5"]}
+    assert read_table(path, ("1", "2")).values == {"1": ["class", "a"], "2": ["1", "5.1"]}
+    assert has_header(("1", "class")) and has_header(()) and not has_header(("1", "2"))
+
+
+@pytest.mark.parametrize(("name", "empty"), [("a.csv", '""'), ("a.jsonl", '{"text": ""}')])
+def test_an_empty_value_of_the_only_column_is_a_row(tmp_path, caplog, name, empty):
+    first, third = ('{"text": "first"}', '{"text": "third"}') if name == "a.jsonl" else ("first", "third")
+    head = "" if name == "a.jsonl" else "text\n"
+    path = saved(tmp_path, f"{head}{first}\n{empty}\n{third}\n", name)
+    assert read_table(path).column("text") == ["first", "", "third"]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_an_empty_line_where_there_is_one_column_is_counted(tmp_path, caplog, name):
+    path = saved(tmp_path, "text\nfirst\n\nthird\n\n", name)
+    assert read_table(path).column("text") == ["first", "third"]
+    assert f"{path}: 2 empty lines are left out, the first is line 3" in caplog.text
 
 
 def test_empty_lines_are_left_out_but_count(tmp_path):

@@ -43,6 +43,16 @@ def by_definition(head, x):
     return torch.stack(probs, 1)
 
 
+@every_cut
+def test_the_log_probability_of_targets_alone(cutoffs):
+    head = make(cutoffs)
+    x, targets = problem(40)
+    alone = head.log_probs_of(x, targets)
+    torch.testing.assert_close(alone, head.log_probs(x).gather(1, targets[:, None])[:, 0])
+    assert alone.sum().item() == pytest.approx(-head.loss(x, targets).total.item())
+    assert head.log_probs_of(x[:0], targets[:0]).shape == (0,)
+
+
 def gradients(total, head, x):
     return torch.autograd.grad(total, [x, *head.parameters()])
 

@@ -224,6 +224,31 @@ def test_a_word_begins_as_its_pretrained_vector(tmp_path, caplog):
     assert "have a vector" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("data", "model", "said"),
+    [
+        ({"vectors": "v.txt"}, {"model": "feed-forward"}, "--vectors is for texts, and a feed-forward model"),
+        ({"max_length": 9}, {"model": "feed-forward"}, "--max-length is for texts"),
+        ({"multi_label": ";"}, {"class_weights": "balanced"}, "--class-weights weigh one class"),
+        ({"tokens": "char", "min_count": 3}, {}, "--min-count is not read with --tokens char"),
+        ({"kmer_length": 4}, {}, "--kmer-length is not read with --tokens word"),
+        ({}, {"pooling": "last"}, "--pooling is not read with --model bag-of-words"),
+    ],
+)
+def test_an_option_that_is_not_read_is_refused(data, model, said):
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        config("data.csv", data=data, model=model)
+
+
+def test_columns_named_by_numbers_are_found_by_their_names_in_new_data_too(tmp_path):
+    rows = [(k % 2, 2.0 * (k % 2), "ab"[k % 2]) for k in range(40)]
+    path = write_csv(tmp_path / "data.csv", rows, ("1", "2", "kind"))
+    data = {"input": ("1", "2"), "target": "kind"}
+    task = train(tmp_path, path, data=data, model={"model": "feed-forward"})
+    [zero, one] = task.inputs(write_csv(tmp_path / "new.csv", [(0, 0), (1, 2)], ("1", "2")))
+    assert zero == {"1": "0", "2": "0"} and one == {"1": "1", "2": "2"}
+
+
 def test_vectors_of_other_dimensions_name_the_option_that_is_wanted(tmp_path):
     data = {"vectors": vectors(tmp_path / "vectors.txt", 4)}
     path = write_csv(tmp_path / "data.csv", coloured(30))

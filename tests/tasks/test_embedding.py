@@ -27,6 +27,11 @@ def test_parquet_holds_the_inputs_too(tmp_path):
         assert (np.array(table["vector"].to_pylist(), np.float32) == VECTORS).all()
 
 
+def test_inputs_of_several_types_are_written_as_texts(tmp_path):
+    save_vectors(tmp_path / "v.parquet", [{"text": 5}, {"text": "abc"}, {"text": None}], VECTORS)
+    assert read_table(tmp_path / "v.parquet")["input"].to_pylist() == ["5", "abc", "None"]
+
+
 def test_a_sentence_in_columns_is_written_as_its_words(tmp_path):
     (tmp_path / "s.conll").write_text("the\tD\ncat\tN\n\n")
     [sentence] = read_conll(tmp_path / "s.conll")

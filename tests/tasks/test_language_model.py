@@ -296,12 +296,45 @@ def test_a_neural_cache_is_read_when_a_text_is_measured(runs, tmp_path):
     task.config = task.config.model_copy(update={"search": search})
     cached = task.evaluate((path,))
     assert cached["perplexity"] < 0.8 * plain["perplexity"]
-    by_hand = task.model.log_probs_of
+
+    def by_hand(ids):
+        """The log-probabilities of a document."""
+        features, _ = task.model.features(ids[None, :-1], task.model.begin(1))
+        log_probs, _ = task.model.log_probs_of(ids[:-1], ids[1:], task.model.begin(1))
+        mixed, _ = with_cache(features[0].detach(), ids[1:], log_probs, size=50, theta=1.0, interpolation=0.5)
+        return mixed
+
     ids = torch.tensor([0, *task.tokeniser.encode(path.read_text()).tolist()])
-    features, _ = task.model.features(ids[None, :-1], task.model.begin(1))
-    log_probs, _ = by_hand(ids[:-1], ids[1:], task.model.begin(1))
-    mixed, _ = with_cache(features[0].detach(), ids[1:], log_probs, size=50, theta=1.0, interpolation=0.5)
-    assert cached["loss"] == pytest.approx(-mixed.mean().item(), rel=1e-4)
+    assert cached["loss"] == pytest.approx(-by_hand(ids).mean().item(), rel=1e-4)
+    # A document tells nothing about the next, and its end is predicted.
+    first, second = by_hand(torch.cat([ids, ids[:1]])), by_hand(ids)
+    both = -torch.cat([first, second]).mean().item()
+    assert task.evaluate((path, path))["loss"] == pytest.approx(both, rel=1e-4)
+
+
+def test_words_begin_as_their_pretrained_vectors(tmp_path):
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("cat 1 2 3 4\ndog 5 6 7 8\n")
+    (tmp_path / "text.txt").write_text("the cat sat on the dog\n" * 40)
+    for model, option in (
+        ({"hidden": 4}, "--embedding"),
+        ({"model": "transformer", "hidden": 4, "heads": 2}, "--hidden"),
+    ):
+        config = LanguageModelConfig(
+            data=TextConfig(paths=(tmp_path / "text.txt",), tokens="word", vectors=vectors),
+            model=ModelConfig(**model),
+            training=StreamTraining(max_epochs=1, learning_rate=1e-9),
+        )
+        folder = tmp_path / option
+        LanguageModelTask.train(config, folder, Console(quiet=True))
+        task = throughtime.load(folder)
+        cat = task.model.embedding.weight[task.tokeniser.encode("cat")].detach()
+        torch.testing.assert_close(cat, torch.tensor([[1.0, 2, 3, 4]]))
+        wide = config.model_copy(update={"model": ModelConfig(**model | {"hidden": 8})})
+        with pytest.raises(ConfigError, match=f"add {option} 4$"):
+            LanguageModelTask.train(wide, tmp_path / "wide", Console(quiet=True))
+    with pytest.raises(ConfigError, match="--vectors is not read with --tokens char"):
+        TextConfig(vectors=vectors)
 
 
 def test_a_transformer_trains_generates_completes_and_is_measured(tmp_path):

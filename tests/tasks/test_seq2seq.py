@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -347,6 +348,50 @@ def test_a_very_long_input_is_answered_beside_a_short_one(search):
     long, short = task.answer([text, "12"])
     assert long["input"] == text and len(long["output"]) <= 2 * (len(text) + 1) + 10
     assert short == pytest.approx(task.answer(["12"])[0])
+
+
+def test_of_an_endless_input_the_first_tokens_are_read_and_that_is_said(search, caplog):
+    task, text = search(beams=1), "0123" * 25_000
+    [answer] = task.answer([text])
+    assert len(answer["output"]) <= 2 * task.config.data.max_length + 10
+    assert "1 of 1 texts have more than 5000 tokens, of which the first 5000 are read" in caplog.text
+    assert answer["output"] == task.answer([text[:5000]])[0]["output"]
+
+
+def test_white_space_around_an_input_is_no_part_of_it(search):
+    one, two = search().answer([" 12\t", "12"])
+    assert (one["output"], one["log_prob"]) == (two["output"], two["log_prob"])
+
+
+def test_an_output_as_long_as_the_longest_of_the_training_can_end(trained):
+    """The end is a token too."""
+    longest = "0" * trained.longest
+    config = trained.config.model_copy(update={"search": SearchConfig(beams=1)})
+    task = copy.copy(trained)
+    task.config = config
+
+    def step(tokens, state):
+        """Writes zeros, and ends after as many as the longest target has."""
+        log_probs = torch.full((len(tokens), task.tokeniser.size), -50.0)
+        after = state + 1
+        ends = after > len(longest)
+        log_probs[ends, 0] = 0.0
+        log_probs[~ends, task.tokeniser.encode("0")[0]] = 0.0
+        return log_probs, after
+
+    task._step = step
+    task.model = SimpleNamespace(
+        begin=lambda source, lengths: torch.zeros(len(source)), select=lambda state, rows: state[rows]
+    )
+    task.__class__ = type("OnProcessor", (type(trained),), {"_device": torch.device("cpu")})
+    [[best]] = task._search([task.tokeniser.encode("1")], task.config.search)
+    assert best.finished and task.tokeniser.decode(best.tokens) == longest
+
+
+@pytest.mark.parametrize("option", ["top_k", "top_p"])
+def test_what_is_for_drawing_is_refused_in_a_search(option):
+    with pytest.raises(ConfigError, match=f"^--{option.replace('_', '-')} is for outputs that are drawn"):
+        SearchConfig(**{option: 1})
 
 
 def test_attention_comes_where_it_is_asked_for(search):

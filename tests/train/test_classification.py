@@ -18,6 +18,7 @@ from throughtime.train.classification import (
     class_metrics,
     class_rows,
     confusion_matrix,
+    label_rows,
     multi_label_metrics,
 )
 from throughtime.train.confusion import draw_confusion
@@ -170,6 +171,15 @@ def test_several_labels_are_those_of_torchmetrics(seed, rows, labels):
         }
     found = multi_label_metrics(probs, targets)
     assert found == pytest.approx({name: float(value) for name, value in expected.items()}, abs=1e-6)
+
+
+def test_each_of_several_labels_has_its_row():
+    probs = torch.tensor([[0.9, 0.2], [0.5, 0.8], [0.1, 0.7]])
+    targets = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    assert label_rows(probs, targets, ["red", "round"]) == [
+        {"class": "red", "precision": 1 / 2, "recall": 1, "f1": pytest.approx(2 / 3), "support": 1},
+        {"class": "round", "precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2},
+    ]
 
 
 def test_what_cannot_be_measured():
