@@ -14,6 +14,7 @@ from throughtime.errors import ConfigError
 from throughtime.heads.adaptive import Adaptive
 from throughtime.heads.categorical import Categorical, Loss
 from throughtime.models.embedding import make_embedding
+from throughtime.models.history import BagHistory, WindowHistory
 from throughtime.nn.dropout import drop_steps
 from throughtime.nn.options import Connection, check_sizes
 from throughtime.nn.penalties import activation_penalty, temporal_activation_penalty
@@ -23,7 +24,7 @@ from throughtime.nn.state import State
 from throughtime.nn.window_transformer import WindowTransformer
 
 #: What reads the text.
-Model = Literal["recurrent", "transformer"]
+Model = Literal["recurrent", "transformer", "bag-of-words", "fixed-window", "big-window"]
 #: How the probability of a token is made.
 Softmax = Literal["full", "adaptive"]
 
@@ -60,10 +61,13 @@ class LanguageModel(nn.Module):
                 so that one document tells nothing about the next.
     unknown     the token for what was never seen. It and the boundary are read as the zero vector: they are
                 rare, and a tied embedding of a rare token is shaped by the softmax alone.
-    model       "recurrent", or "transformer" (Vaswani et al. 2017): a `WindowTransformer` in place of the
-                recurrence, with `hidden` features, `layers` and `heads`. A token sees itself and the
-                `context` - 1 before it, which are the state. A transformer has the dropout below, and does
-                not look at the other options of a recurrence.
+    model       "recurrent", or what stands in place of the recurrence; it has the dropout below, and does not
+                look at the other options of a recurrence:
+                "transformer"   a `WindowTransformer` with `hidden` features, `layers` and `heads` (Vaswani et
+                                al. 2017). A token sees itself and the `context` - 1 before it.
+                "bag-of-words"  the mean of all vectors of the document so far: the order is lost.
+                "fixed-window"  the last `window` tokens, with a matrix for each place (Bengio et al. 2003).
+                "big-window"    the same over `context` tokens: places share no weights.
     embedding   features of E; `hidden` where it is None.
     dropout     on the embedding, between layers and on the output, in training only.
     softmax     "full", or "adaptive" (`throughtime.heads.Adaptive`): another distribution, much faster to
@@ -88,6 +92,7 @@ class LanguageModel(nn.Module):
         cell: Cell | str = "lstm",
         heads: int = 4,
         context: int = 256,
+        window: int = 5,
         hidden: int = 256,
         layers: int = 1,
         embedding: int | None = None,
@@ -125,24 +130,31 @@ class LanguageModel(nn.Module):
         self.temporal_activation_penalty = temporal_activation_penalty
         self.embedding = make_embedding(classes, embedding)
         weight = cast(nn.Parameter, self.embedding.weight)
-        self.recurrence: Recurrent | WindowTransformer
-        if model == "transformer":
-            self.recurrence = WindowTransformer(hidden, layers, heads, dropout=dropout, context=context)
-        else:
-            self.recurrence = Recurrent(
-                cell,
-                embedding,
-                hidden,
-                layers=layers,
-                input_dropout=dropout,
-                dropout=dropout,
-                variational=variational,
-                recurrent_dropout=recurrent_dropout,
-                weight_dropout=weight_dropout,
-                zoneout=zoneout,
-                connection=connection,
-                learned_state=learned_state,
-            )
+        self.recurrence: Recurrent | WindowTransformer | WindowHistory | BagHistory
+        match model:
+            case "transformer":
+                self.recurrence = WindowTransformer(hidden, layers, heads, dropout=dropout, context=context)
+            case "bag-of-words":
+                self.recurrence = BagHistory(embedding, hidden, dropout)
+            case "fixed-window":
+                self.recurrence = WindowHistory(embedding, hidden, window, dropout)
+            case "big-window":
+                self.recurrence = WindowHistory(embedding, hidden, context, dropout)
+            case "recurrent":
+                self.recurrence = Recurrent(
+                    cell,
+                    embedding,
+                    hidden,
+                    layers=layers,
+                    input_dropout=dropout,
+                    dropout=dropout,
+                    variational=variational,
+                    recurrent_dropout=recurrent_dropout,
+                    weight_dropout=weight_dropout,
+                    zoneout=zoneout,
+                    connection=connection,
+                    learned_state=learned_state,
+                )
         head = Adaptive if softmax == "adaptive" else Categorical
         self.head: Categorical | Adaptive = head(hidden, classes, weight if tied else None)
 

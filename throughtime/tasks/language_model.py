@@ -64,7 +64,6 @@ class ModelConfig(ChoiceConfig):
     read_by: ClassVar = dict.fromkeys(
         (
             "cell",
-            "embedding",
             "variational",
             "recurrent_dropout",
             "weight_dropout",
@@ -73,16 +72,27 @@ class ModelConfig(ChoiceConfig):
             "learned_state",
         ),
         ("recurrent",),
-    ) | dict.fromkeys(("heads", "context"), ("transformer",))
+    ) | {
+        "layers": ("recurrent", "transformer"),
+        "heads": ("transformer",),
+        "context": ("transformer", "big-window"),
+        "window": ("fixed-window",),
+        "embedding": ("recurrent", "bag-of-words", "fixed-window", "big-window"),
+    }
 
-    model: Literal["recurrent", "transformer"] = Field("recurrent", description="What reads the text.")
+    model: Literal["recurrent", "transformer", "bag-of-words", "fixed-window", "big-window"] = Field(
+        "recurrent", description="What reads the text."
+    )
     cell: Annotated[str, AfterValidator(check_cell)] = Field(
         "lstm", description='Recurrence: a name that "throughtime cells" lists.'
     )
     hidden: int = Field(256, ge=1, description="Units of each layer; features of the transformer.")
     layers: int = Field(1, ge=1, description="Layers on each other.")
     heads: int = Field(4, ge=1, description="Heads of the transformer.")
-    context: int = Field(256, ge=1, description="Tokens back that each layer of the transformer sees.")
+    context: int = Field(
+        256, ge=1, description="Tokens back that each layer of the transformer sees, or big-window."
+    )
+    window: int = Field(5, ge=1, description="Tokens back that fixed-window sees.")
     embedding: int | None = Field(
         None, ge=1, description="Features of a token; as many as hidden if not given."
     )

@@ -26,6 +26,7 @@ def draw_alignment(
     axes.set_xticks(*thinned(input_tokens, MOST), rotation=60, ha="left", parse_math=False)
     axes.set_yticks(*thinned(output_tokens, MOST), parse_math=False)
     axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
     axes.tick_params(length=0)
     axes.set_xlabel("input")
     axes.set_ylabel("output")
