@@ -126,6 +126,68 @@ def test_a_run_that_ctrl_c_stopped_goes_on_to_the_same_weights(tmp_path, name, m
     assert all(torch.equal(value, two.tensors[key]) for key, value in one.tensors.items())
 
 
+#: What the toys' data are made new by.
+NEW = {
+    "language-model": {"dog": "wug"},
+    "classifier": {"green": "violet", "GREEN": "VIOLET"},
+    "tagger": {"green": "violet", "THING": "ANIMAL"},
+    "seq2seq": {"3": "7"},
+}
+
+
+def begun(name, folder, start, data, **training):
+    """A run that begins as a copy of another, on other data."""
+    task, config = toy_config(name, folder, **training)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"paths": (data,)})})
+    task.train(config, folder / "run", Console(quiet=True), Run.open(start))
+    return throughtime.load(folder / "run")
+
+
+def test_a_run_that_begins_from_another_is_its_copy(runs, name, tmp_path):
+    before = throughtime.load(runs(name))
+    [data] = before.config.data.paths
+    after = begun(name, tmp_path, runs(name), data, max_epochs=1, learning_rate=1e-12)
+    for one, other in zip(before.answer(TOYS[name][2]), after.answer(TOYS[name][2]), strict=True):
+        assert same(one, other)
+
+
+def test_a_run_that_begins_from_another_learns_to_read_what_is_new(runs, name, tmp_path):
+    before = throughtime.load(runs(name))
+    [data] = before.config.data.paths
+    text = data.read_text()
+    for old, new in NEW[name].items():
+        text = text.replace(old, new)
+    other = tmp_path / f"new{data.suffix}"
+    other.write_text(text)
+    after = begun(name, tmp_path, runs(name), other)
+    known, grown = before.model.state_dict(), after.model.state_dict()
+    assert any(value.shape != known[key].shape for key, value in grown.items())
+    old_measure, new_measure = before.evaluate((data,)), after.evaluate((other,))
+    assert after.quality(new_measure) > 0.8 * before.quality(old_measure) or name == "language-model"
+    assert new_measure["loss"] < max(0.1, 2 * old_measure["loss"])
+    # What had a number has the same one.
+    for key in ("tokeniser", "words", "characters", "tags", "labels"):
+        one, two = (
+            Run.open(task_run).read_processor().get(key) for task_run in (runs(name), tmp_path / "run")
+        )
+        if isinstance(one, dict):
+            one, two = (next(each[k] for k in ("words", "characters") if k in each) for each in (one, two))
+        if one is not None:
+            assert two[: len(one)] == one
+
+
+def test_what_a_run_is_begun_from_must_be_of_the_same_kind(runs, name, tmp_path):
+    task, config = toy_config(name, tmp_path)
+    wide = config.model_copy(update={"model": config.model.model_copy(update={"hidden": 10})})
+    with pytest.raises(ConfigError, match=r"the model is not as that of .*: leave them out|; leave them out"):
+        task.train(wide, tmp_path / "run", Console(quiet=True), Run.open(runs(name)))
+    reading = {"tagger": {"lower": False}}.get(name, {"tokens": "word" if name == "seq2seq" else "bpe"})
+    other = config.model_copy(update={"data": config.data.model_copy(update=reading)})
+    with pytest.raises(ConfigError, match=rf"--{next(iter(reading))} was .* and cannot become"):
+        task.train(other, tmp_path / "run", Console(quiet=True), Run.open(runs(name)))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_can_be_moved_and_needs_no_data(runs, name, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(runs(name), moved)

@@ -22,6 +22,12 @@ class Options:
     out: Annotated[
         Path | None, tyro.conf.arg(help="Folder of the run; runs/TASK-1 and so on if not given.")
     ] = None
+    start: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            name="from", help="Begin as a copy of this run, and learn to read what new data have more."
+        ),
+    ] = None
     resume: Annotated[Path | None, tyro.conf.arg(help="Go on with this run; options given change it.")] = None
     config: Annotated[
         Path | None, tyro.conf.arg(help="TOML file with the options, as in a run's config.toml.")
@@ -51,7 +57,8 @@ def train(task: Any, options: Options, config: Any) -> int:
     if options.resume is not None:
         trained = task.resume(Run.open(options.resume), config, console)
     else:
-        trained = task.train(config, options.out or new_folder(config.task), console)
+        start = None if options.start is None else Run.open(options.start)
+        trained = task.train(config, options.out or new_folder(config.task), console, start)
     if options.json:
         write_json(
             {
@@ -78,19 +85,22 @@ def train(task: Any, options: Options, config: Any) -> int:
 
 
 def _parse(config_type: type[Config], task: str, arguments: list[str]) -> tuple[Options, Any]:
-    """Options, and the configuration: of its own, of a file, or of the run that goes on."""
-    named = _given(arguments, "--config"), _given(arguments, "--resume")
-    if named[0] is not None and named[1] is not None:
-        raise ConfigError("give --config or --resume, not both: a run has its own configuration")
-    if named[1] is not None and _given(arguments, "--out") is not None:
+    """Options, and the configuration: of its own, of a file, or of the run that goes on or is begun from."""
+    file, resumed, start = (_given(arguments, option) for option in ("--config", "--resume", "--from"))
+    if sum(each is not None for each in (file, resumed, start)) > 1:
+        raise ConfigError("give one of --config, --resume and --from: a run has its own configuration")
+    if resumed is not None and _given(arguments, "--out") is not None:
         raise ConfigError("give --out or --resume, not both: a run goes on in its own folder")
-    default = config_type()
-    if named[0] is not None:
-        default = config_type.from_toml(named[0])
-    elif named[1] is not None:
+    default: Any = config_type()
+    if file is not None:
+        default = config_type.from_toml(file)
+    elif (folder := resumed or start) is not None:
         from throughtime.train.run import Run
 
-        default = find_task(task).read_config(Run.open(named[1]))
+        default = find_task(task).read_config(Run.open(folder))
+    if start is not None:  # other data are what it is for
+        data = default.data.model_copy(update={"paths": (), "valid": (), "test": ()})
+        default = default.model_copy(update={"data": data})
 
     flat: Any = Annotated[config_type, tyro.conf.arg(name="")]
     fields = [("settings", flat, dataclasses.field(default=default))]

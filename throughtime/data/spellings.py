@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from throughtime.data.tokens import RESERVED, UNKNOWN, Characters, Ids
+from throughtime.data.tokens import RESERVED, UNKNOWN, Characters, Ids, joined
 from throughtime.errors import DataError, RunError
 
 #: Characters of a word that a model reads.
@@ -46,6 +46,13 @@ class Vocabulary:
             counts.update([word.lower() for word in sentence] if lower else sentence)
         words = sorted(counts, key=lambda word: (-counts[word], word))
         return cls(words, [counts[word] for word in words], lower)
+
+    def grown(self, other: Vocabulary) -> Vocabulary:
+        """The same words, and behind them, as seen once, those that `other` has more."""
+        words = joined(self.words, other.words)
+        return Vocabulary(
+            words, self.counts + [min([1, *self.counts])] * (len(words) - len(self.words)), self.lower
+        )
 
     @property
     def size(self) -> int:

@@ -47,6 +47,10 @@ class Terms:
             raise DataError(f"the texts have no {cut} that occurs {min_count} times: give more text")
         return cls(cut, Vocabulary([w for w, _ in kept], [n for _, n in kept], lower), length)
 
+    def grown(self, other: Terms) -> Terms:
+        """The same terms, and behind them those that `other` has more."""
+        return Terms(self.cut, self.vocabulary.grown(other.vocabulary), self.length)
+
     @property
     def size(self) -> int:
         """How many numbers there are."""

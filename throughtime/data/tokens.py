@@ -55,6 +55,10 @@ class Tokeniser(ABC):
     def to_json(self) -> dict[str, Any]:
         """Everything that `from_json` needs."""
 
+    @abstractmethod
+    def grown(self, other: Tokeniser) -> Tokeniser:
+        """The same tokens, and behind them those that `other`, which is of the same kind, has more."""
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the tokens; a boundary has none."""
         return "".join(self.pieces(ids))
@@ -102,6 +106,10 @@ class Characters(Tokeniser):
     @override
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "characters": "".join(self.characters)}
+
+    @override
+    def grown(self, other: Tokeniser) -> Characters:
+        return Characters(joined(self.texts, other.texts))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Characters:
@@ -163,6 +171,10 @@ class Words(Tokeniser):
     @override
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "words": self.words}
+
+    @override
+    def grown(self, other: Tokeniser) -> Words:
+        return Words(joined(self.texts, other.texts))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Words:
@@ -241,6 +253,10 @@ class BytePairs(Tokeniser):
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "model": json.loads(self._tokenizer.to_str())}
 
+    @override
+    def grown(self, other: Tokeniser) -> BytePairs:
+        return self  # every text is made of its tokens
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> BytePairs:
         """The tokeniser that `to_json` described."""
@@ -268,6 +284,16 @@ def tokeniser_from_json(data: dict[str, Any]) -> Tokeniser:
         return TOKENISERS[data["kind"]].from_json(data)
     except Exception as error:
         raise RunError(f"the description of the tokeniser is damaged: {error}") from None
+
+
+def grow_tokeniser(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The description of a tokeniser with the tokens of two of the same kind."""
+    return tokeniser_from_json(before).grown(tokeniser_from_json(new)).to_json()
+
+
+def joined(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The names, and behind them those of the others that are not among them."""
+    return list(dict.fromkeys([*names, *others]))
 
 
 def _codes(text: str) -> NDArray[np.uint32]:

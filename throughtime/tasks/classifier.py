@@ -25,7 +25,7 @@ from throughtime.data.scaling import Scaling, read_numbers
 from throughtime.data.tables import has_header, read_table
 from throughtime.data.terms import Terms
 from throughtime.data.text import is_text, read_lines
-from throughtime.data.tokens import Tokeniser, fit_tokeniser, tokeniser_from_json
+from throughtime.data.tokens import Tokeniser, fit_tokeniser, grow_tokeniser, joined, tokeniser_from_json
 from throughtime.errors import DataError, RunError
 from throughtime.heads.categorical import Categorical
 from throughtime.heads.multi_label import MultiLabel
@@ -251,6 +251,19 @@ class ClassifierTask(Task[Table, EncodedTable]):
         reader = _fit_reader(data, read_texts(train, data.input))
         longest = max(len(reader.encode(text)) for text in read_texts(train, data.input))
         return processor | {"tokeniser": reader.to_json(), "longest": max(min(longest, data.max_length), 1)}
+
+    @classmethod
+    def grow(cls, before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        """More classes and tokens; the scaling of columns, and what a big window sees, stay."""
+        counts = Counter(dict(zip(new["labels"], new["counts"], strict=True)))
+        labels = joined(before["labels"], new["labels"])
+        grown = before | {"labels": labels, "counts": [max(counts[label], 1) for label in labels]}
+        if "scaling" in before:
+            return grown
+        if before["tokeniser"]["kind"] == "terms":
+            terms = Terms.from_json(before["tokeniser"]).grown(Terms.from_json(new["tokeniser"]))
+            return grown | {"tokeniser": terms.to_json()}
+        return grown | {"tokeniser": grow_tokeniser(before["tokeniser"], new["tokeniser"])}
 
     def prepare(self) -> None:
         """Put the pretrained vectors in."""

@@ -19,7 +19,7 @@ from throughtime.data.batches import by_length, pad
 from throughtime.data.corpus import encode
 from throughtime.data.streams import Streams
 from throughtime.data.text import Text, open_text
-from throughtime.data.tokens import BOUNDARY, UNKNOWN, fit_tokeniser, tokeniser_from_json
+from throughtime.data.tokens import BOUNDARY, UNKNOWN, fit_tokeniser, grow_tokeniser, tokeniser_from_json
 from throughtime.decode.cache import Cache, with_cache
 from throughtime.decode.completion import complete_words, typed_part
 from throughtime.decode.sampling import sample
@@ -209,6 +209,11 @@ class LanguageModelTask(Task[Text, Passage]):
         """The tokeniser."""
         tokeniser = fit_tokeniser(config.data.tokens, train.blocks(), config.data.vocabulary)
         return {"tokeniser": tokeniser.to_json()}
+
+    @classmethod
+    def grow(cls, before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        """More characters or words."""
+        return {"tokeniser": grow_tokeniser(before["tokeniser"], new["tokeniser"])}
 
     def prepare(self) -> None:
         """Put the pretrained vectors in."""

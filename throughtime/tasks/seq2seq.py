@@ -24,7 +24,7 @@ from throughtime.data.labelled import read_texts
 from throughtime.data.pairs import Pairs, read_pairs
 from throughtime.data.tables import has_header, read_table
 from throughtime.data.text import is_text, read_lines
-from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, tokeniser_from_json
+from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, grow_tokeniser, tokeniser_from_json
 from throughtime.decode.beam import beam_search
 from throughtime.decode.sequences import Hypothesis, sample_sequences
 from throughtime.errors import DataError
@@ -208,6 +208,12 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
         tokeniser = fit_tokeniser(config.data.tokens, texts, config.data.vocabulary)
         longest = max(len(tokeniser.encode(text)) for text in train.targets)
         return {"tokeniser": tokeniser.to_json(), "longest": min(longest, config.data.max_length)}
+
+    @classmethod
+    def grow(cls, before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        """More characters or words, and longer outputs."""
+        tokeniser = grow_tokeniser(before["tokeniser"], new["tokeniser"])
+        return {"tokeniser": tokeniser, "longest": max(before["longest"], new["longest"])}
 
     def prepare(self) -> None:
         """Put the pretrained vectors in."""

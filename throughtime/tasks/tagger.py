@@ -23,8 +23,8 @@ from throughtime.data.spans import OUTSIDE, legal_transitions, repair, scheme, s
 from throughtime.data.spellings import Vocabulary, spell
 from throughtime.data.terms import split_text
 from throughtime.data.text import is_text, read_lines
-from throughtime.data.tokens import Characters, tokeniser_from_json
-from throughtime.errors import DataError, RunError
+from throughtime.data.tokens import Characters, grow_tokeniser, joined, tokeniser_from_json
+from throughtime.errors import ConfigError, DataError, RunError
 from throughtime.heads.crf import CRF
 from throughtime.heads.per_step import PerStep
 from throughtime.models.tagger import Tagger
@@ -220,6 +220,21 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
             "words": words.to_json(),
             "characters": characters.to_json(),
             "columns": columns_of(train.sentences[0]),
+        }
+
+    @classmethod
+    def grow(cls, before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        """More tags, words and characters."""
+        if before["scheme"] != new["scheme"]:
+            kinds = [f"spans ({each})" if each else "no spans" for each in (before["scheme"], new["scheme"])]
+            raise ConfigError(
+                f"the run has tags of {kinds[0]} and the new data of {kinds[1]}: give tags of one kind"
+            )
+        words = Vocabulary.from_json(before["words"]).grown(Vocabulary.from_json(new["words"]))
+        return new | {
+            "tags": joined(before["tags"], new["tags"]),
+            "words": words.to_json(),
+            "characters": grow_tokeniser(before["characters"], new["characters"]),
         }
 
     def prepare(self) -> None:

@@ -31,7 +31,7 @@ from throughtime.data.split import hold_out
 from throughtime.errors import CellError, ConfigError, RunError
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State
-from throughtime.train.checkpoint import Checkpoint, load_weights, read_tensors
+from throughtime.train.checkpoint import Checkpoint, load_weights, read_tensors, take_over
 from throughtime.train.config import TrainingConfig
 from throughtime.train.curves import save_figure
 from throughtime.train.feed import Batches
@@ -45,6 +45,8 @@ Paths = tuple[Path, ...]
 
 #: What a run may have otherwise when it goes on: where the data are, and how long and fast to train.
 MAY_CHANGE = {"paths", "valid", "test", *TrainingConfig.model_fields} - {"optimizer", "seed"}
+#: Options of the data that decide what the inputs and answers of a model are.
+READING = ("tokens", "kmer_length", "lower", "multi_label", "scheme")
 #: What a nat of loss weighs where the best weights are chosen: it decides between equals alone.
 TIE = 1e-6
 
@@ -143,6 +145,14 @@ class Task(ABC, Generic[P, E]):
     def learn(cls, config: Any, train: P) -> dict[str, Any]:
         """The processor, from the training data."""
 
+    @classmethod
+    @abstractmethod
+    def grow(cls, before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        """The processor of a model that was trained with `before`, for data of which `new` was learned.
+
+        What has a number keeps it, and what is new comes behind. Raises `ConfigError` where it cannot be.
+        """
+
     @abstractmethod
     def batches(self, train: P) -> Batches:
         """The training data as the model reads them."""
@@ -229,16 +239,28 @@ class Task(ABC, Generic[P, E]):
             raise RunError(f"the run {run.folder} is damaged: {error}") from None
 
     @classmethod
-    def train(cls, config: Any, folder: Path, console: Console | None = None) -> Trained:
-        """Train a new run into `folder`, which must be new or empty."""
+    def train(
+        cls, config: Any, folder: Path, console: Console | None = None, start: Run | None = None
+    ) -> Trained:
+        """Train a new run into `folder`, which must be new or empty.
+
+        It begins as a copy of the run `start`, if given, that has learned to read what is new in the data.
+        Raises `ConfigError` where `config` has not the sizes of that run.
+        """
         Run.check_new(folder)
         config = config.model_copy(update={"data": config.data.absolute()})
         corpus = cls.read(config)
-        processor = cls.learn(config, corpus.train) | _digests(corpus)
+        processor = cls.learn(config, corpus.train)
+        weights = None if start is None else cls._weights(start, config)
+        if start is not None:
+            processor = cls.grow(start.read_processor(), processor)
+        processor |= _digests(corpus)
         torch.manual_seed(config.training.seed)
         task = cls._sized(config, processor)
         data = task._read_all(corpus)
         task.prepare()
+        if weights is not None:
+            take_over(task.model, weights)
         run = Run.create(folder, config.to_toml(), processor)
         return task._fit(run, data, resume=False, console=console)
 
@@ -309,6 +331,27 @@ class Task(ABC, Generic[P, E]):
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @classmethod
+    def _weights(cls, start: Run, config: Any) -> dict[str, Tensor]:
+        """The weights of a run, which must be those of a model with these options."""
+        before = cls.read_config(start)
+        for name in READING:
+            old, new = getattr(before.data, name, None), getattr(config.data, name, None)
+            if old != new:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} was {old} for {start.folder} and cannot become {new}: "
+                    "leave it out"
+                )
+        weights, _ = read_tensors(start.model)
+        try:
+            load_weights(cls._sized(config, start.read_processor()).model, weights)
+        except RunError as error:
+            reason = str(error).partition(";")[0]
+            raise ConfigError(
+                f"with these options the model is not as that of {start.folder}: {reason}; leave them out"
+            ) from None
+        return weights
 
     @classmethod
     def _sized(cls, config: Any, processor: dict[str, Any]) -> Self:

@@ -146,6 +146,18 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             value.copy_(weights[name])
 
 
+@torch.no_grad()
+def take_over(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy the weights of a model of which this one is a larger copy: what is beyond them stays as it is.
+
+    What is no part of the state dict, as it is made from the data, stays too.
+    """
+    kept = model.state_dict().keys()
+    for name, value in weights_of(model).items():
+        if name in kept:
+            value[tuple(map(slice, weights[name].shape))] = weights[name]
+
+
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the weights of a model to a safetensors file at once or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights_of(model).items()}
