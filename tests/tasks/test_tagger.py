@@ -173,6 +173,9 @@ def test_conllu_is_tagged_with_parts_of_speech_or_with_a_column_by_name(tmp_path
     new = sentences(6, seed=1)
     wrong, right = tmp_path / "wrong.conllu", write_conllu(tmp_path / "right.conllu", new)
     assert predicted(of_speech, write_conllu(wrong, new, upos="X")) == right.read_text()
+    for name, text in ("words.conll", "ann\nsees\n"), ("pairs.conll", "ann X\nsees X\n"):
+        (tmp_path / name).write_text(text)
+        assert predicted(of_speech, tmp_path / name) == "ann PROPN\nsees VERB\n\n"
     (tmp_path / "penn").mkdir()
     penn = train(tmp_path / "penn", path, data={"tags": "xpos"})
     assert penn.tags == ["JJ", "NN", "NNP", "VBZ"]

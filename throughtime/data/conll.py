@@ -114,8 +114,8 @@ def read_aligned(words_file: Path, tags_file: Path) -> list[Sentence]:
 
 
 def columns_of(sentence: Sentence) -> int:
-    """How many columns its rows have."""
-    return len(_cells(sentence.rows[0]))
+    """How many columns a file like its own has; a word and a tag where that is CoNLL-U."""
+    return 2 if _is_conllu(sentence.path) else len(_cells(sentence.rows[0]))
 
 
 def write_conll(file: TextIO, sentence: Sentence, tags: Sequence[str]) -> None:
@@ -147,7 +147,7 @@ class _Reader:
 
     @classmethod
     def of(cls, path: Path, words: int | str | None, tags: int | str | None, wanted: int | None) -> _Reader:
-        lines, conllu = _lines(path), path.name.removesuffix(".gz").endswith(".conllu")
+        lines, conllu = _lines(path), _is_conllu(path)
         first = next((line.strip(" ") for line in lines if _is_row(line, conllu)), "")
         count = len(_cells(first))
         if wanted is not None and tags is None and not conllu and first:
@@ -217,6 +217,10 @@ class _Reader:
                 "part columns by tabs or spaces, and sentences by blank lines"
             )
         return cells
+
+
+def _is_conllu(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith(".conllu")
 
 
 def _lines(path: Path) -> list[str]:
