@@ -61,7 +61,7 @@ def test_an_option_that_the_choice_does_not_read_is_refused():
     with pytest.raises(ConfigError) as caught:
         Kinds(kind="two", size=4)
     assert str(caught.value) == (
-        "--size is not read with --kind two: leave it out, or take --kind one or three"
+        "--size is not read with --kind two: leave it at 3, or take --kind one or three"
     )
     with pytest.raises(ConfigError, match=r"^--rate is not read with --kind one"):
         Kinds(rate=0.4)

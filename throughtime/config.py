@@ -57,10 +57,12 @@ class ChoiceConfig(Config):
     def _check_read(self) -> Self:
         chosen: str = getattr(self, self.choice)
         for name, readers in self.read_by.items():
-            if chosen not in readers and getattr(self, name) != type(self).model_fields[name].default:
+            default = type(self).model_fields[name].default
+            if chosen not in readers and getattr(self, name) != default:
+                option, choice = (f"--{each.replace('_', '-')}" for each in (name, self.choice))
                 raise ValueError(
-                    f"--{name.replace('_', '-')} is not read with --{self.choice} {chosen}: leave it out, or "
-                    f"take --{self.choice} {' or '.join(readers)}"
+                    f"{option} is not read with {choice} {chosen}: leave it at {default}, or take "
+                    f"{choice} {' or '.join(readers)}"
                 )
         return self
 

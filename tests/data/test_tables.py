@@ -155,9 +155,14 @@ def test_an_empty_value_of_the_only_column_is_a_row(tmp_path, caplog, name, empt
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 def test_an_empty_line_where_there_is_one_column_is_counted(tmp_path, caplog, name):
-    path = saved(tmp_path, "text\nfirst\n\nthird\n\n", name)
+    path = saved(tmp_path, "text\nfirst\n  \nthird\n\n", name)
     assert read_table(path).column("text") == ["first", "third"]
     assert f"{path}: 2 empty lines are left out, the first is line 3" in caplog.text
+
+
+def test_white_space_before_the_first_row_is_no_row(tmp_path):
+    path = saved(tmp_path, "   \n1,2,3\n4,5,6\n", "a.csv")
+    assert read_table(path, ("1", "3")).values == {"1": ["1", "4"], "3": ["3", "6"]}
 
 
 def test_empty_lines_are_left_out_but_count(tmp_path):

@@ -365,11 +365,10 @@ def test_training_finds_the_order_of_classes_that_features_do_not_tell():
     assert torch.equal(head.decode(x, lengths), targets.masked_fill(~real, -100))
 
 
-def test_the_table_of_what_is_legal_is_saved_and_shown():
+def test_the_table_of_what_is_legal_is_shown_and_no_weight():
     head = CRF(FEATURES, CLASSES, LEGAL)
-    assert torch.equal(head.state_dict()["legal"], LEGAL)
     assert "4 of 16 not legal" in repr(head)
-    assert "legal" not in CRF(FEATURES, CLASSES).state_dict()
+    assert "legal" not in head.state_dict()
 
 
 def refusal(call):

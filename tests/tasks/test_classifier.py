@@ -16,6 +16,7 @@ from rich.console import Console
 import throughtime
 from throughtime.errors import ConfigError, DataError
 from throughtime.tasks.classifier import ClassifierConfig, ClassifierModelConfig, ClassifierTask
+from throughtime.train.run import Run
 
 COLOURS = ["blue", "green", "red"]
 #: Sizes, of which each model is given those that it reads.
@@ -238,6 +239,15 @@ def test_a_word_begins_as_its_pretrained_vector(tmp_path, caplog):
 def test_an_option_that_is_not_read_is_refused(data, model, said):
     with pytest.raises(ConfigError, match=f"^{said}"):
         config("data.csv", data=data, model=model)
+
+
+def test_a_run_that_begins_from_another_needs_no_second_class(tmp_path):
+    before = train(tmp_path, write_csv(tmp_path / "data.csv", coloured(30)), max_epochs=3)
+    made = config(write_csv(tmp_path / "new.csv", [("one pink thing", "PINK")] * 10), max_epochs=20)
+    ClassifierTask.train(made, tmp_path / "new", Console(quiet=True), Run.open(tmp_path / "run"))
+    after = throughtime.load(tmp_path / "new")
+    assert after.labels == [*before.labels, "PINK"]
+    assert after.answer(["one pink thing"])[0]["label"] == "PINK"
 
 
 def test_columns_named_by_numbers_are_found_by_their_names_in_new_data_too(tmp_path):

@@ -312,6 +312,27 @@ def test_a_neural_cache_is_read_when_a_text_is_measured(runs, tmp_path):
     assert task.evaluate((path, path))["loss"] == pytest.approx(both, rel=1e-4)
 
 
+def test_an_adaptive_softmax_keeps_its_clusters_as_words_are_added(tmp_path):
+    words = [f"w{k}" for k in range(80)]
+    text = "\n".join(" ".join(words[: 80 - k]) for k in range(0, 79))
+    (tmp_path / "old").mkdir()
+    train(tmp_path / "old", text, tokens="word", softmax="adaptive", max_epochs=1)
+    before = throughtime.load(tmp_path / "old" / "run")
+    more = " ".join(f"new{k}" for k in range(60))
+    (tmp_path / "more.txt").write_text("\n".join([more, more, text]))
+    data = before.config.data.model_copy(update={"paths": (tmp_path / "more.txt",)})
+    training = StreamTraining(max_epochs=1, learning_rate=1e-12, chunk_length=16, batch_size=4)
+    made = before.config.model_copy(update={"data": data, "training": training})
+    LanguageModelTask.train(made, tmp_path / "new", Console(quiet=True), Run.open(tmp_path / "old" / "run"))
+    after = throughtime.load(tmp_path / "new")
+    assert after.tokeniser.size == before.tokeniser.size + 60
+    assert after.model.head.cutoffs == before.model.head.cutoffs
+    features = torch.randn(5, 32)
+    known = before.model.head.cutoffs[-1]  # new words are in the last cluster
+    one, two = (task.model.head.log_probs(features)[:, :known] for task in (before, after))
+    torch.testing.assert_close(one, two)
+
+
 def test_words_begin_as_their_pretrained_vectors(tmp_path):
     vectors = tmp_path / "vectors.txt"
     vectors.write_text("cat 1 2 3 4\ndog 5 6 7 8\n")

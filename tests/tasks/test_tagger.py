@@ -10,8 +10,10 @@ import torch
 from rich.console import Console
 
 import throughtime
+from throughtime.data.spans import legal_transitions
 from throughtime.errors import ConfigError, DataError
 from throughtime.tasks.tagger import ReadingConfig, TaggerConfig, TaggerTask
+from throughtime.train.run import Run
 
 #: Each word with its part of speech, that of the Penn treebank, and what it is of a name.
 WORDS = {
@@ -134,6 +136,26 @@ def test_a_tag_that_is_of_no_span_among_tags_that_are_is_said(tmp_path, caplog):
     tagger = train(tmp_path, write_pairs(tmp_path / "data.conll", *rows), max_epochs=1)
     assert tagger.scheme is None
     assert 'data.conll, line 4 has "o", which is no tag of a span' in caplog.text
+
+
+def test_new_tags_of_a_run_that_begins_from_another_follow_their_scheme(tmp_path):
+    short = write_pairs(tmp_path / "short.conll", *["ann/B-PER sees/O", "bob/B-PER smith/E-PER sees/O"] * 6)
+    long = write_pairs(tmp_path / "long.conll", *["ann/B-PER bob/I-PER smith/E-PER sees/O", "sees/O"] * 6)
+    none = write_pairs(tmp_path / "none.conll", *["sees/O likes/O"] * 12)
+    before = train(tmp_path, short, max_epochs=3)
+    for k, (path, new) in enumerate([(long, ["I-PER"]), (none, [])]):
+        made = config(path, max_epochs=1, learning_rate=1e-12)
+        TaggerTask.train(made, tmp_path / f"{k}", Console(quiet=True), Run.open(tmp_path / "run"))
+        after = throughtime.load(tmp_path / f"{k}")
+        assert after.tags == before.tags + new and after.scheme == before.scheme == "bioes"
+        head, old = after.model.head, before.model.head
+        assert head.legal.tolist() == legal_transitions(after.tags)
+        size = len(before.tags)
+        assert torch.allclose(head.transitions[:size, :size], old.transitions)
+        assert torch.allclose(head.linear.weight[:size], old.linear.weight)
+    words = write_pairs(tmp_path / "words.conll", *["ann/N sees/V"] * 12)
+    with pytest.raises(ConfigError, match=r"the run has tags of spans \(bioes\) and the data of no spans"):
+        TaggerTask.train(config(words), tmp_path / "2", Console(quiet=True), Run.open(tmp_path / "run"))
 
 
 def test_columns_are_chosen_by_number(task, tmp_path):

@@ -72,15 +72,16 @@ def train(task: Any, options: Options, config: Any) -> int:
     for name, metrics in (("validation", trained.valid), ("test", trained.test)):
         if metrics:
             numbers = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in metrics.items())
-            console.print(f"{name}: {numbers}")
+            console.print(f"{name}: {numbers}", markup=False)
     if not trained.finished:
         console.print(
             f"stopped at step {trained.steps}; go on with: "
             f"throughtime train {config.task} --resume {trained.folder}",
             soft_wrap=True,
+            markup=False,
         )
         return 130
-    console.print(f"the run is in {trained.folder}", soft_wrap=True)
+    console.print(f"the run is in {trained.folder}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -99,7 +100,10 @@ def _parse(config_type: type[Config], task: str, arguments: list[str]) -> tuple[
 
         default = find_task(task).read_config(Run.open(folder))
     if start is not None:  # other data are what it is for
-        data = default.data.model_copy(update={"paths": (), "valid": (), "test": ()})
+        old = {"paths": (), "valid": (), "test": ()} | dict.fromkeys(
+            {"vectors"} & default.data.model_fields_set
+        )
+        data = default.data.model_copy(update=old)
         default = default.model_copy(update={"data": data})
 
     flat: Any = Annotated[config_type, tyro.conf.arg(name="")]

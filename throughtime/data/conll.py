@@ -57,7 +57,7 @@ def read_conll(
     """The sentences of a file of columns; .gz files are unpacked.
 
     A line with nothing but white space ends a sentence. Columns are parted by tabs where a line has tabs,
-    and otherwise by spaces. Lines of -DOCSTART- are left out. Words are the first column and tags the last
+    and otherwise by spaces. Lines of -DOCSTART- are no rows. Words are the first column and tags the last
     of as many as the file's first row has.
 
     In CoNLL-U (.conllu, .conllu.gz) words are FORM and tags UPOS; lines of # are comments, and multi-word
@@ -150,14 +150,14 @@ class _Reader:
         lines, conllu = _lines(path), _is_conllu(path)
         first = next((line.strip(" ") for line in lines if _is_row(line, conllu)), "")
         count = len(_cells(first))
-        if wanted is not None and tags is None and not conllu and first:
-            if count not in (wanted, wanted - 1):
+        if wanted is not None and tags in (None, wanted) and not conllu and first:
+            if tags is None and count not in (wanted, wanted - 1):
                 raise DataError(
                     f"{path} has {count} columns, and {wanted} are wanted: give as many, or all but the tags"
                 )
             if count == wanted - 1:
                 lines = [_with_no_tag(line) if _is_row(line, conllu) else line for line in lines]
-            count = wanted
+                count = wanted
         columns = len(CONLLU) if conllu else max(count, 2)
         defaults: tuple[int | str, int | str] = ("FORM", "UPOS") if conllu else (1, columns)
         one, other = (

@@ -79,12 +79,21 @@ def _from_path(path: Path, wanted: Sequence[str], header: bool) -> Table:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True, skipinitialspace=True)
+    lines: list[str] = []  # of the row
+
+    def each() -> Iterator[str]:
+        for line in read_lines(path):
+            lines.append(line)
+            yield line + "\n"
+
+    reader = csv.reader(each(), strict=True, skipinitialspace=True)
     start, limit = 1, csv.field_size_limit(LONGEST_FIELD)
     try:
         for fields in reader:
-            yield start, [field.strip() for field in fields]
+            # A quoted empty text is a value, and white space is none.
+            yield start, [field.strip() for field in fields] if "".join(lines).strip() else []
             start = reader.line_num + 1
+            lines.clear()
     except csv.Error as error:
         raise DataError(f"{path}, line {start}: the row that begins here is not csv: {error}") from None
     finally:
@@ -113,8 +122,7 @@ def _with_names(
     advice: str,
 ) -> Table:
     """The table of rows of which the first names the columns, if there is such a header."""
-    full = (row for row in rows if row[1] and not (header and row[1] == [""]))
-    first, names = next(full, (0, []))
+    first, names = next((row for row in rows if row[1] and not (header and row[1] == [""])), (0, []))
     if not names:
         raise DataError(f"{path} is empty: give a table")
     hint = ""

@@ -286,11 +286,6 @@ def tokeniser_from_json(data: dict[str, Any]) -> Tokeniser:
         raise RunError(f"the description of the tokeniser is damaged: {error}") from None
 
 
-def grow_tokeniser(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The description of a tokeniser with the tokens of two of the same kind."""
-    return tokeniser_from_json(before).grown(tokeniser_from_json(new)).to_json()
-
-
 def joined(names: Sequence[str], others: Sequence[str]) -> list[str]:
     """The names, and behind them those of the others that are not among them."""
     return list(dict.fromkeys([*names, *others]))

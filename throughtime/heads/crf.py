@@ -22,7 +22,7 @@ class CRF(nn.Module):
     classes     K, how many classes there are.
     legal       a table [K+1, K+1] of which class (column) may follow which (row); row K stands for the begin
                 and column K for the end. What is not legal has probability 0, in the loss too. All is legal
-                without it. It is saved with the weights.
+                without it. It is no part of the state dict.
 
     Transitions, begin and end are zero at first, so that the head begins as one softmax for each step.
     Sequences are summed in double precision. A row of zero length adds nothing.
@@ -45,7 +45,7 @@ class CRF(nn.Module):
         self.transitions = nn.Parameter(torch.zeros(classes, classes))
         self.begin = nn.Parameter(torch.zeros(classes))
         self.end = nn.Parameter(torch.zeros(classes))
-        self.register_buffer("legal", legal)
+        self.register_buffer("legal", legal, persistent=False)
 
     def loss(
         self, features: Float[Tensor, "B T F"], targets: Int[Tensor, "B T"], lengths: Int[Tensor, "B"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, cast, get_args
 
 import torch
@@ -71,7 +72,7 @@ class LanguageModel(nn.Module):
     embedding   features of E; `hidden` where it is None.
     dropout     on the embedding, between layers and on the output, in training only.
     softmax     "full", or "adaptive" (`throughtime.heads.Adaptive`): another distribution, much faster to
-                train over many tokens, which must be numbered by falling frequency.
+                train over many tokens, which must be numbered by falling frequency; `cutoffs` are its own.
     tied        W = E where the sizes allow it (Press & Wolf 2017); `ConfigError` where they do not.
     activation_penalty, temporal_activation_penalty
                 factors of the penalties of `throughtime.nn.penalties` on the output of the recurrence, after
@@ -106,6 +107,7 @@ class LanguageModel(nn.Module):
         activation_penalty: float = 0.0,
         temporal_activation_penalty: float = 0.0,
         softmax: Softmax = "full",
+        cutoffs: Sequence[int] | None = None,
         tied: bool = True,
     ) -> None:
         super().__init__()
@@ -155,8 +157,12 @@ class LanguageModel(nn.Module):
                     connection=connection,
                     learned_state=learned_state,
                 )
-        head = Adaptive if softmax == "adaptive" else Categorical
-        self.head: Categorical | Adaptive = head(hidden, classes, weight if tied else None)
+        shared = weight if tied else None
+        self.head: Categorical | Adaptive
+        if softmax == "adaptive":
+            self.head = Adaptive(hidden, classes, shared, cutoffs)
+        else:
+            self.head = Categorical(hidden, classes, shared)
 
     def begin(self, batch: int) -> State:
         """The state before the first token."""

@@ -25,7 +25,7 @@ from throughtime.data.scaling import Scaling, read_numbers
 from throughtime.data.tables import has_header, read_table
 from throughtime.data.terms import Terms
 from throughtime.data.text import is_text, read_lines
-from throughtime.data.tokens import Tokeniser, fit_tokeniser, grow_tokeniser, joined, tokeniser_from_json
+from throughtime.data.tokens import Tokeniser, fit_tokeniser, joined, tokeniser_from_json
 from throughtime.errors import DataError, RunError
 from throughtime.heads.categorical import Categorical
 from throughtime.heads.multi_label import MultiLabel
@@ -232,38 +232,31 @@ class ClassifierTask(Task[Table, EncodedTable]):
         return corpus
 
     @classmethod
-    def learn(cls, config: ClassifierConfig, train: Table) -> dict[str, Any]:
-        """Vocabulary or scaling, the classes, and how often each occurs."""
+    def learn(
+        cls, config: ClassifierConfig, train: Table, before: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Vocabulary or scaling, the classes, and how often each occurs.
+
+        For a run that is begun from another the scaling and what a big window sees stay as they were.
+        """
         data = config.data
-        counts = Counter(
-            label for labels in read_labels(train, data.target, data.multi_label) for label in labels
-        )
+        counts = Counter(chain(*read_labels(train, data.target, data.multi_label)))
         if not counts:
             raise DataError(f"{train.source}: no row has a label: give rows with labels in {data.target}")
-        if len(counts) < 2 and data.multi_label is None:
-            raise DataError(
-                f'{train.source}: every {data.target} is "{next(iter(counts))}": a classifier needs two'
-            )
-        labels = sorted(counts)
-        processor = {"labels": labels, "counts": [counts[label] for label in labels]}
+        labels = sorted(counts) if before is None else joined(before["labels"], sorted(counts))
+        if len(labels) < 2 and data.multi_label is None:
+            raise DataError(f'{train.source}: every {data.target} is "{labels[0]}": a classifier needs two')
+        processor = {"labels": labels, "counts": [max(counts[label], 1) for label in labels]}
         if config.model.model == "feed-forward":
-            return processor | {"scaling": Scaling.fit(train, data.input).to_json()}
-        reader = _fit_reader(data, read_texts(train, data.input))
-        longest = max(len(reader.encode(text)) for text in read_texts(train, data.input))
+            scaling = Scaling.fit(train, data.input).to_json() if before is None else before["scaling"]
+            return processor | {"scaling": scaling}
+        texts = read_texts(train, data.input)
+        reader = _fit_reader(data, texts)
+        if before is not None:
+            known: Any = _reader_from_json(before)
+            return processor | {"tokeniser": known.grown(reader).to_json(), "longest": before["longest"]}
+        longest = max(len(reader.encode(text)) for text in texts)
         return processor | {"tokeniser": reader.to_json(), "longest": max(min(longest, data.max_length), 1)}
-
-    @classmethod
-    def grow(cls, before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-        """More classes and tokens; the scaling of columns, and what a big window sees, stay."""
-        counts = Counter(dict(zip(new["labels"], new["counts"], strict=True)))
-        labels = joined(before["labels"], new["labels"])
-        grown = before | {"labels": labels, "counts": [max(counts[label], 1) for label in labels]}
-        if "scaling" in before:
-            return grown
-        if before["tokeniser"]["kind"] == "terms":
-            terms = Terms.from_json(before["tokeniser"]).grown(Terms.from_json(new["tokeniser"]))
-            return grown | {"tokeniser": terms.to_json()}
-        return grown | {"tokeniser": grow_tokeniser(before["tokeniser"], new["tokeniser"])}
 
     def prepare(self) -> None:
         """Put the pretrained vectors in."""

@@ -19,11 +19,12 @@ from throughtime.data.batches import by_length, pad
 from throughtime.data.corpus import encode
 from throughtime.data.streams import Streams
 from throughtime.data.text import Text, open_text
-from throughtime.data.tokens import BOUNDARY, UNKNOWN, fit_tokeniser, grow_tokeniser, tokeniser_from_json
+from throughtime.data.tokens import BOUNDARY, UNKNOWN, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.cache import Cache, with_cache
 from throughtime.decode.completion import complete_words, typed_part
 from throughtime.decode.sampling import sample
 from throughtime.errors import ConfigError, DataError
+from throughtime.heads.adaptive import default_cutoffs
 from throughtime.models.language_model import LanguageModel
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State, select_rows
@@ -186,7 +187,11 @@ class LanguageModelTask(Task[Text, Passage]):
         self.tokeniser = tokeniser_from_json(processor.get("tokeniser", {}))
         model = config.model
         size = model.hidden if model.embedding is None else model.embedding
-        options = model.model_dump() | {"embedding": size, "tied": model.tied and size == model.hidden}
+        options = model.model_dump() | {
+            "embedding": size,
+            "tied": model.tied and size == model.hidden,
+            "cutoffs": processor.get("cutoffs"),
+        }
         self.model: LanguageModel = LanguageModel(self.tokeniser.size, BOUNDARY, UNKNOWN, **options)
 
     @classmethod
@@ -205,15 +210,18 @@ class LanguageModelTask(Task[Text, Passage]):
         return Corpus(train, valid, test)
 
     @classmethod
-    def learn(cls, config: LanguageModelConfig, train: Text) -> dict[str, Any]:
-        """The tokeniser."""
+    def learn(
+        cls, config: LanguageModelConfig, train: Text, before: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The tokeniser, and where the clusters of an adaptive softmax begin."""
         tokeniser = fit_tokeniser(config.data.tokens, train.blocks(), config.data.vocabulary)
-        return {"tokeniser": tokeniser.to_json()}
-
-    @classmethod
-    def grow(cls, before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-        """More characters or words."""
-        return {"tokeniser": grow_tokeniser(before["tokeniser"], new["tokeniser"])}
+        processor: dict[str, Any] = {}
+        if config.model.softmax == "adaptive":
+            processor["cutoffs"] = default_cutoffs(tokeniser.size)
+        if before is not None:
+            tokeniser = tokeniser_from_json(before["tokeniser"]).grown(tokeniser)
+            processor = {name: before[name] for name in processor}
+        return processor | {"tokeniser": tokeniser.to_json()}
 
     def prepare(self) -> None:
         """Put the pretrained vectors in."""

@@ -24,7 +24,7 @@ from throughtime.data.labelled import read_texts
 from throughtime.data.pairs import Pairs, read_pairs
 from throughtime.data.tables import has_header, read_table
 from throughtime.data.text import is_text, read_lines
-from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, grow_tokeniser, tokeniser_from_json
+from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.beam import beam_search
 from throughtime.decode.sequences import Hypothesis, sample_sequences
 from throughtime.errors import DataError
@@ -202,18 +202,17 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
         return divide(data, config.training.seed, lambda paths: read_pairs(paths, data.input, data.target))
 
     @classmethod
-    def learn(cls, config: Seq2SeqConfig, train: Pairs) -> dict[str, Any]:
+    def learn(
+        cls, config: Seq2SeqConfig, train: Pairs, before: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """The tokeniser of both sides, and the length of the longest target."""
         texts = chain(train.sources, train.targets)
-        tokeniser = fit_tokeniser(config.data.tokens, texts, config.data.vocabulary)
-        longest = max(len(tokeniser.encode(text)) for text in train.targets)
-        return {"tokeniser": tokeniser.to_json(), "longest": min(longest, config.data.max_length)}
-
-    @classmethod
-    def grow(cls, before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-        """More characters or words, and longer outputs."""
-        tokeniser = grow_tokeniser(before["tokeniser"], new["tokeniser"])
-        return {"tokeniser": tokeniser, "longest": max(before["longest"], new["longest"])}
+        tokeniser, longest = fit_tokeniser(config.data.tokens, texts, config.data.vocabulary), 0
+        if before is not None:
+            tokeniser, longest = tokeniser_from_json(before["tokeniser"]).grown(tokeniser), before["longest"]
+        lengths = [len(tokeniser.encode(text)) for text in train.targets]
+        longest = max(longest, min(max(lengths), config.data.max_length))
+        return {"tokeniser": tokeniser.to_json(), "longest": longest}
 
     def prepare(self) -> None:
         """Put the pretrained vectors in."""

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import tyro
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from throughtime.config import Config
+from throughtime.config import ChoiceConfig, Config
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
 from throughtime.data.columns import digest
 from throughtime.data.conll import Sentence, columns_of, read_aligned, read_conll, write_conll
@@ -23,7 +23,7 @@ from throughtime.data.spans import OUTSIDE, legal_transitions, repair, scheme, s
 from throughtime.data.spellings import Vocabulary, spell
 from throughtime.data.terms import split_text
 from throughtime.data.text import is_text, read_lines
-from throughtime.data.tokens import Characters, grow_tokeniser, joined, tokeniser_from_json
+from throughtime.data.tokens import Characters, Tokeniser, joined, tokeniser_from_json
 from throughtime.errors import ConfigError, DataError, RunError
 from throughtime.heads.crf import CRF
 from throughtime.heads.per_step import PerStep
@@ -60,8 +60,11 @@ class TaggedConfig(DataConfig):
     )
 
 
-class TaggerModelConfig(Config):
+class TaggerModelConfig(ChoiceConfig):
     """The model: words and spellings, a bidirectional recurrence, a head."""
+
+    choice = "character_encoder"
+    read_by: ClassVar = dict.fromkeys(("character_embedding", "character_hidden"), ("recurrent",))
 
     head: Literal["crf", "softmax"] = Field("crf", description="Tags that fit each other, or each by itself.")
     cell: Annotated[str, AfterValidator(check_cell)] = Field(
@@ -192,49 +195,42 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
         return divide(config.data, config.training.seed, partial(_read, config.data))
 
     @classmethod
-    def learn(cls, config: TaggerConfig, train: Sentences) -> dict[str, Any]:
+    def learn(
+        cls, config: TaggerConfig, train: Sentences, before: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Words, characters, tags, and the scheme of the tags."""
-        found = scheme(tag for s in train.sentences for tag in s.tags)
+        tags = {tag for s in train.sentences for tag in s.tags}
+        found = scheme(tags)
+        if before is not None and tags == {OUTSIDE}:
+            found = before["scheme"]
+        if before is not None and found != before["scheme"]:
+            kinds = [f"spans ({each})" if each else "no spans" for each in (before["scheme"], found)]
+            raise ConfigError(
+                f"the run has tags of {kinds[0]} and the data of {kinds[1]}: give tags of one kind"
+            )
+        if found is None:
+            _warn_of_stray(train)
         if found is None and config.data.scheme is not None:
             raise DataError(
                 f"--scheme {config.data.scheme} is for tags of spans, as B-PER, I-PER and O: the tags here "
                 "are others, so leave it out"
             )
-        every = [(tag, sentence) for sentence in train.sentences for tag in sentence.tags]
-        if found is None and (k := stray([tag for tag, _ in every])) is not None:
-            tag, sentence = every[k]
-            logger.warning(
-                'tags are not read as spans, for the sentence at %s has "%s", which is no tag of a span, '
-                "though others are: if it is a slip, mend it",
-                sentence.place,
-                tag,
-            )
         tags = {tag for s in train.sentences for tag in _repaired(s, found, config.data.scheme)[0]}
         if found is not None:
             tags.add(OUTSIDE)  # without it there may be no legal tags for a sentence of some length
         words = Vocabulary.fit((s.words for s in train.sentences), config.data.lower)
-        characters = Characters.fit("".join(s.words) for s in train.sentences)
+        characters: Tokeniser = Characters.fit("".join(s.words) for s in train.sentences)
+        names = sorted(tags)
+        if before is not None:
+            words = Vocabulary.from_json(before["words"]).grown(words)
+            characters = tokeniser_from_json(before["characters"]).grown(characters)
+            names = joined(before["tags"], names)
         return {
-            "tags": sorted(tags),
+            "tags": names,
             "scheme": found,
             "words": words.to_json(),
             "characters": characters.to_json(),
             "columns": columns_of(train.sentences[0]),
-        }
-
-    @classmethod
-    def grow(cls, before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-        """More tags, words and characters."""
-        if before["scheme"] != new["scheme"]:
-            kinds = [f"spans ({each})" if each else "no spans" for each in (before["scheme"], new["scheme"])]
-            raise ConfigError(
-                f"the run has tags of {kinds[0]} and the new data of {kinds[1]}: give tags of one kind"
-            )
-        words = Vocabulary.from_json(before["words"]).grown(Vocabulary.from_json(new["words"]))
-        return new | {
-            "tags": joined(before["tags"], new["tags"]),
-            "words": words.to_json(),
-            "characters": grow_tokeniser(before["characters"], new["characters"]),
         }
 
     def prepare(self) -> None:
@@ -448,6 +444,18 @@ def _read(data: TaggedConfig, paths: Paths) -> Sentences:
         raise DataError("no data: give files of a word a line with its columns, before the options")
     found = [read_conll(path, words=_column(data.words), tags=_column(data.tags)) for path in paths]
     return Sentences([sentence for sentences in found for sentence in sentences])
+
+
+def _warn_of_stray(train: Sentences) -> None:
+    every = [(tag, sentence) for sentence in train.sentences for tag in sentence.tags]
+    if (k := stray([tag for tag, _ in every])) is not None:
+        tag, sentence = every[k]
+        logger.warning(
+            'tags are not read as spans, for the sentence at %s has "%s", which is no tag of a span, '
+            "though others are: if it is a slip, mend it",
+            sentence.place,
+            tag,
+        )
 
 
 def _column(name: str | None) -> int | str | None:

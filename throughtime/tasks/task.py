@@ -62,8 +62,9 @@ class DataConfig(Config):
 
     def absolute(self) -> Self:
         """The same with absolute paths, which hold from any folder."""
-        names = ("paths", "valid", "test")
-        return self.model_copy(update={n: tuple(map(_absolute, getattr(self, n))) for n in names})
+        files = {name: tuple(map(_absolute, getattr(self, name))) for name in ("paths", "valid", "test")}
+        vectors: Path | None = getattr(self, "vectors", None)
+        return self.model_copy(update=files if vectors is None else files | {"vectors": _absolute(vectors)})
 
 
 class Part(Protocol):
@@ -142,15 +143,11 @@ class Task(ABC, Generic[P, E]):
 
     @classmethod
     @abstractmethod
-    def learn(cls, config: Any, train: P) -> dict[str, Any]:
-        """The processor, from the training data."""
+    def learn(cls, config: Any, train: P, before: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The processor, from the training data.
 
-    @classmethod
-    @abstractmethod
-    def grow(cls, before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-        """The processor of a model that was trained with `before`, for data of which `new` was learned.
-
-        What has a number keeps it, and what is new comes behind. Raises `ConfigError` where it cannot be.
+        For a model that was trained with the processor `before`: what has a number keeps it, and what is new
+        comes behind. Raises `ConfigError` where the data are of another kind.
         """
 
     @abstractmethod
@@ -248,19 +245,16 @@ class Task(ABC, Generic[P, E]):
         Raises `ConfigError` where `config` has not the sizes of that run.
         """
         Run.check_new(folder)
+        before = None if start is None else cls._check_start(start, config)
         config = config.model_copy(update={"data": config.data.absolute()})
         corpus = cls.read(config)
-        processor = cls.learn(config, corpus.train)
-        weights = None if start is None else cls._weights(start, config)
-        if start is not None:
-            processor = cls.grow(start.read_processor(), processor)
-        processor |= _digests(corpus)
+        processor = cls.learn(config, corpus.train, before) | _digests(corpus)
         torch.manual_seed(config.training.seed)
         task = cls._sized(config, processor)
         data = task._read_all(corpus)
         task.prepare()
-        if weights is not None:
-            take_over(task.model, weights)
+        if start is not None:
+            take_over(task.model, read_tensors(start.model)[0])
         run = Run.create(folder, config.to_toml(), processor)
         return task._fit(run, data, resume=False, console=console)
 
@@ -333,25 +327,24 @@ class Task(ABC, Generic[P, E]):
         return next(self.model.parameters()).device
 
     @classmethod
-    def _weights(cls, start: Run, config: Any) -> dict[str, Tensor]:
-        """The weights of a run, which must be those of a model with these options."""
-        before = cls.read_config(start)
+    def _check_start(cls, start: Run, config: Any) -> dict[str, Any]:
+        """The processor of a run that is begun from, whose model these options must fit."""
+        old, processor = cls.read_config(start), start.read_processor()
         for name in READING:
-            old, new = getattr(before.data, name, None), getattr(config.data, name, None)
-            if old != new:
+            was, now = getattr(old.data, name, None), getattr(config.data, name, None)
+            if was != now:
                 raise ConfigError(
-                    f"--{name.replace('_', '-')} was {old} for {start.folder} and cannot become {new}: "
+                    f"--{name.replace('_', '-')} was {was} for {start.folder} and cannot become {now}: "
                     "leave it out"
                 )
-        weights, _ = read_tensors(start.model)
-        try:
-            load_weights(cls._sized(config, start.read_processor()).model, weights)
-        except RunError as error:
-            reason = str(error).partition(";")[0]
-            raise ConfigError(
-                f"with these options the model is not as that of {start.folder}: {reason}; leave them out"
-            ) from None
-        return weights
+        one, two = (_shapes(cls._sized(each, processor).model) for each in (old, config))
+        for name in sorted(one.keys() | two.keys()):
+            if one.get(name) != two.get(name):
+                raise ConfigError(
+                    f'with these options the model is not that of {start.folder}: "{name}" would have shape '
+                    f"{two.get(name)} and not {one.get(name)}; leave out what changes sizes"
+                )
+        return processor
 
     @classmethod
     def _sized(cls, config: Any, processor: dict[str, Any]) -> Self:
@@ -453,6 +446,10 @@ def check_cell(name: str) -> str:
     if ":" in name:  # a run must hold all that it needs, and a file of Python is not in it
         raise CellError(f"{name} is not in the table of cells, and this task trains only those")
     return find_cell(name).name
+
+
+def _shapes(model: nn.Module) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in model.state_dict().items()}
 
 
 def _digests(corpus: Corpus[Any]) -> dict[str, str]:
