@@ -4,6 +4,7 @@ With --apart a tenth of the words go to a second table, for validation on words 
 """
 
 import argparse
+import math
 import random
 import re
 import sys
@@ -57,7 +58,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("texts", type=Path, nargs="+", help="text files")
     parser.add_argument("--least", type=int, default=3, help="words must occur so many times")
-    parser.add_argument("--copies", type=int, default=8, help="wrong spellings of each word")
+    parser.add_argument(
+        "--copies", type=int, default=3, help="wrong spellings each time a word is twice as frequent"
+    )
     parser.add_argument("--apart", type=Path, help="file for a tenth of the words")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -67,7 +70,9 @@ def main() -> None:
     draw = random.Random(options.seed)
     tables: tuple[list[str], list[str]] = [], []
     for word in sorted(word for word, count in counts.items() if count >= options.least):
-        wrongs = [mistake(word, draw) for _ in range(options.copies)]
+        # What is frequent is what is meant more often.
+        copies = options.copies * (1 + int(math.log2(counts[word] / options.least)))
+        wrongs = [mistake(word, draw) for _ in range(copies)]
         wrongs[2::3] = [mistake(wrong, draw) for wrong in wrongs[2::3]]
         apart = options.apart is not None and draw.random() < 0.1
         tables[apart].extend(f"{wrong}\t{word}\n" for wrong in dict.fromkeys(wrongs))
