@@ -142,7 +142,7 @@ def test_each_command_has_help(trained):
         (["train", "language-model", "--resume", "."], ["is not a run: it has no config.toml"]),
         (["train", "language-model", "verse.txt", "--out", "run"], ["not empty", "--resume run"]),
         (["train", "language-model", "--from", "run"], ["no text: give files or folders"]),
-        (["train", "language-model", "verse.txt", "--from", "run", "--hidden", "9"], ["the model is not that of run"]),
+        (["train", "language-model", "verse.txt", "--from", "run", "--hidden", "9"], ["is not that of run"]),
         (["train", "language-model", "--from", "run", "--resume", "run"], ["give one of --config, --resume"]),
         (["generate", "nowhere"], ["nowhere is not a run: there is no such folder"]),
         (["generate", "run", "--temperature", "-1"], ["temperature must be 0 or more"]),
