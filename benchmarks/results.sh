@@ -6,10 +6,10 @@
 set -euo pipefail
 data=$(realpath "$1") out=$2
 shift 2
+recipes=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../recipes
 mkdir -p "$out"
 cd "$out"
 throughtime=${THROUGHTIME:-throughtime} python=${PYTHON:-python}
-recipes=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../recipes
 
 train() { # NAME TASK ARGUMENTS: train the run NAME, unless it is there
   local name=$1 task=$2
