@@ -15,6 +15,8 @@ from throughtime.errors import ConfigError
 from throughtime.heads.categorical import Loss
 from throughtime.nn.options import check_sizes
 
+#: N predictions: features [N, F], parameters [N, P], or values with their location and scale [N, C].
+Rows = Float[Tensor, "N _"]
 #: The levels of quantiles where none are named.
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 #: The least spread, so that a value that never changes has a finite density.
@@ -50,55 +52,31 @@ class Density(nn.Module, ABC):
         return Loss(self.nats(features[there], values, loc, scale).sum(), int(there.sum()))
 
     @abstractmethod
-    def nats(
-        self,
-        features: Float[Tensor, "N F"],
-        values: Float[Tensor, "N C"],
-        loc: Float[Tensor, "N C"],
-        scale: Float[Tensor, "N C"],
-    ) -> Float[Tensor, "N"]:
+    def nats(self, features: Rows, values: Rows, loc: Rows, scale: Rows) -> Float[Tensor, "N"]:
         """What each value costs."""
 
     @abstractmethod
-    def draw(
-        self,
-        features: Float[Tensor, "N F"],
-        loc: Float[Tensor, "N C"],
-        scale: Float[Tensor, "N C"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "N C"]:
+    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator) -> Rows:
         """A value for each row, by chance."""
 
 
 class Located(Density):
     """A distribution of z alone: y is where its location and scale put it, and costs -log p(y | f)."""
 
-    def nats(
-        self,
-        features: Float[Tensor, "N F"],
-        values: Float[Tensor, "N C"],
-        loc: Float[Tensor, "N C"],
-        scale: Float[Tensor, "N C"],
-    ) -> Float[Tensor, "N"]:
+    def nats(self, features: Rows, values: Rows, loc: Rows, scale: Rows) -> Float[Tensor, "N"]:
         """-log p(y | f)."""
         return self.cost(self.linear(features), (values - loc) / scale) + scale.log().sum(-1)
 
-    def draw(
-        self,
-        features: Float[Tensor, "N F"],
-        loc: Float[Tensor, "N C"],
-        scale: Float[Tensor, "N C"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "N C"]:
+    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator) -> Rows:
         """A value for each row, by chance."""
         return loc + scale * self.sample(self.linear(features), generator)
 
     @abstractmethod
-    def cost(self, parameters: Float[Tensor, "N P"], z: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
+    def cost(self, parameters: Rows, z: Rows) -> Float[Tensor, "N"]:
         """-log p(z), given the parameters."""
 
     @abstractmethod
-    def sample(self, parameters: Float[Tensor, "N P"], generator: torch.Generator) -> Float[Tensor, "N C"]:
+    def sample(self, parameters: Rows, generator: torch.Generator) -> Rows:
         """z for each row, by chance."""
 
 
@@ -108,12 +86,12 @@ class Gaussian(Located):
     def __init__(self, features: int, dimensions: int = 1) -> None:
         super().__init__(features, dimensions, 2 * dimensions)
 
-    def cost(self, parameters: Float[Tensor, "N P"], z: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
+    def cost(self, parameters: Rows, z: Rows) -> Float[Tensor, "N"]:
         """-log p(z), given the parameters."""
         mean, spread = self._split(parameters)
         return (((z - mean) / spread).square() / 2 + spread.log() + math.log(2 * math.pi) / 2).sum(-1)
 
-    def sample(self, parameters: Float[Tensor, "N P"], generator: torch.Generator) -> Float[Tensor, "N C"]:
+    def sample(self, parameters: Rows, generator: torch.Generator) -> Rows:
         """z for each row, by chance."""
         mean, spread = self._split(parameters)
         return mean + spread * _normal(mean, generator)
@@ -129,14 +107,14 @@ class StudentT(Located):
     def __init__(self, features: int, dimensions: int = 1) -> None:
         super().__init__(features, dimensions, 3 * dimensions)
 
-    def cost(self, parameters: Float[Tensor, "N P"], z: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
+    def cost(self, parameters: Rows, z: Rows) -> Float[Tensor, "N"]:
         """-log p(z), given the parameters."""
         mean, spread, freedom = self._split(parameters)
         square = ((z - mean) / spread).square()
         norm = torch.lgamma((freedom + 1) / 2) - torch.lgamma(freedom / 2) - (freedom * math.pi).log() / 2
         return (spread.log() - norm + (freedom + 1) / 2 * torch.log1p(square / freedom)).sum(-1)
 
-    def sample(self, parameters: Float[Tensor, "N P"], generator: torch.Generator) -> Float[Tensor, "N C"]:
+    def sample(self, parameters: Rows, generator: torch.Generator) -> Rows:
         """z for each row, by chance."""
         mean, spread, freedom = self._split(parameters)
         chi_square = 2 * torch._standard_gamma(freedom / 2, generator)
@@ -156,13 +134,7 @@ class NegativeBinomial(Density):
     def __init__(self, features: int, dimensions: int = 1) -> None:
         super().__init__(features, dimensions, 2 * dimensions)
 
-    def nats(
-        self,
-        features: Float[Tensor, "N F"],
-        values: Float[Tensor, "N C"],
-        loc: Float[Tensor, "N C"],
-        scale: Float[Tensor, "N C"],
-    ) -> Float[Tensor, "N"]:
+    def nats(self, features: Rows, values: Rows, loc: Rows, scale: Rows) -> Float[Tensor, "N"]:
         """-log p(y | f)."""
         if ((values < 0) | (values != values.round())).any():
             raise ConfigError("a negative binomial distribution is of counts, and there are other values")
@@ -172,13 +144,7 @@ class NegativeBinomial(Density):
         hit = values * (torch.log(alpha * mean) - torch.log1p(alpha * mean))
         return (r * torch.log1p(alpha * mean) - hit - ways).sum(-1)
 
-    def draw(
-        self,
-        features: Float[Tensor, "N F"],
-        loc: Float[Tensor, "N C"],
-        scale: Float[Tensor, "N C"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "N C"]:
+    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator) -> Rows:
         """A count for each row, by chance: Poisson(Gamma), whose mean is μ."""
         mean, alpha = self._mean_and_alpha(features, scale)
         rate = torch._standard_gamma(1 / alpha, generator) * alpha * mean
@@ -198,7 +164,7 @@ class Mixture(Located):
         self.components, self.parts = components, (1, dimensions, dimensions, below)
         super().__init__(features, dimensions, components * sum(self.parts))
 
-    def cost(self, parameters: Float[Tensor, "N P"], z: Float[Tensor, "N C"]) -> Float[Tensor, "N"]:
+    def cost(self, parameters: Rows, z: Rows) -> Float[Tensor, "N"]:
         """-log p(z), given the parameters."""
         weights, means, factors = self._split(parameters)
         whitened = torch.linalg.solve_triangular(factors, (z[:, None] - means)[..., None], upper=False)
@@ -206,7 +172,7 @@ class Mixture(Located):
         norm = factors.diagonal(0, -2, -1).log().sum(-1) + self.dimensions * math.log(2 * math.pi) / 2
         return -torch.logsumexp(weights - norm - squares / 2, -1)
 
-    def sample(self, parameters: Float[Tensor, "N P"], generator: torch.Generator) -> Float[Tensor, "N C"]:
+    def sample(self, parameters: Rows, generator: torch.Generator) -> Rows:
         """z for each row, by chance."""
         weights, means, factors = self._split(parameters)
         chosen = torch.multinomial(weights.exp(), 1, generator=generator)[:, 0]
@@ -240,30 +206,16 @@ class Quantiles(Density):
 
     levels: Tensor
 
-    def quantiles(
-        self, features: Float[Tensor, "N F"], loc: Float[Tensor, "N C"], scale: Float[Tensor, "N C"]
-    ) -> Float[Tensor, "N C Q"]:
+    def quantiles(self, features: Rows, loc: Rows, scale: Rows) -> Float[Tensor, "N C Q"]:
         """The quantiles of y at all levels."""
         return loc[..., None] + scale[..., None] * self._quantiles(features)
 
-    def nats(
-        self,
-        features: Float[Tensor, "N F"],
-        values: Float[Tensor, "N C"],
-        loc: Float[Tensor, "N C"],
-        scale: Float[Tensor, "N C"],
-    ) -> Float[Tensor, "N"]:
+    def nats(self, features: Rows, values: Rows, loc: Rows, scale: Rows) -> Float[Tensor, "N"]:
         """Twice the mean pinball loss of z, summed over dimensions; no nats."""
         off = ((values - loc) / scale)[..., None] - self._quantiles(features)
         return 2 * torch.maximum(self.levels * off, (self.levels - 1) * off).mean(-1).sum(-1)
 
-    def draw(
-        self,
-        features: Float[Tensor, "N F"],
-        loc: Float[Tensor, "N C"],
-        scale: Float[Tensor, "N C"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "N C"]:
+    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator) -> Rows:
         """A value for each row, by chance."""
         quantiles = self._quantiles(features)
         if len(self.levels) == 1:

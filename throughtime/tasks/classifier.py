@@ -152,11 +152,9 @@ class ClassifierConfig(Config):
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:
-        for name in OF_TEXTS:
-            if (
-                self.model.model == "feed-forward"
-                and getattr(self.data, name) != LabelledConfig.model_fields[name].default
-            ):
+        reads_numbers = self.model.model == "feed-forward"
+        for name in OF_TEXTS if reads_numbers else ():
+            if getattr(self.data, name) != LabelledConfig.model_fields[name].default:
                 option = name.replace("_", "-")
                 raise ValueError(
                     f"--{option} is for texts, and a feed-forward model reads numbers: leave it out"
