@@ -23,6 +23,7 @@ COMMANDS = {
     "identify": ("throughtime.cli.identify", "Say who wrote a text, by a language model of each author."),
     "correct": ("throughtime.cli.correct", "Correct spelling by what a language model of words expects."),
     "predict": ("throughtime.cli.predict", "Use a trained model on an input, a file or a stream of lines."),
+    "listen": ("throughtime.cli.listen", "Write down what is said on standard input while it is said."),
     "evaluate": ("throughtime.cli.evaluate", "Measure a trained model on other data."),
     "embed": ("throughtime.cli.embed", "Make a vector for each input, and find what is alike."),
     "bench": ("throughtime.cli.bench", "Time every cell on this machine beside what else would run it."),

@@ -83,6 +83,8 @@ class Converter:
     """Sound from one rate to another by soxr, in pieces: together they are what the whole would give."""
 
     def __init__(self, before: int, after: int) -> None:
+        if before < 1:
+            raise ConfigError(f"a sound has 1 sample a second or more, got a rate of {before}")
         self._stream: Any = None
         if before != after:
             self._stream = _library("soxr").ResampleStream(before, after, 1, dtype="float32")

@@ -49,14 +49,17 @@ class Listener:
         """How much sound was heard."""
         return self._samples / self._rate
 
-    def feed(self, samples: Float[NDArray[np.float32], "N"], *, last: bool = False) -> str:
-        """Hear more samples, between -1 and 1; returns the text so far.
-
-        `last` says that no more will come, which matters where the rate is converted: that looks ahead.
-        """
+    def feed(self, samples: Float[NDArray[np.float32], "N"]) -> str:
+        """Hear more samples, between -1 and 1; returns the text so far."""
         self._samples += len(samples)
-        heard = self._converter.feed(np.ascontiguousarray(samples, dtype=np.float32), last=last)
-        frames = self._frames.feed(torch.from_numpy(heard))
+        return self._hear(self._converter.feed(np.ascontiguousarray(samples, dtype=np.float32)))
+
+    def finish(self) -> str:
+        """The whole text, once no more samples come: a rate is converted by looking a little ahead."""
+        return self._hear(self._converter.feed(np.zeros(0, np.float32), last=True))
+
+    def _hear(self, samples: Float[NDArray[np.float32], "N"]) -> str:
+        frames = self._frames.feed(torch.from_numpy(samples))
         if len(frames):
             frames = frames[None].to(self._state.before.device)
             log_probs, self._state = self._model.advance(frames, self._state)
