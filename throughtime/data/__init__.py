@@ -1,8 +1,11 @@
 """From files to the numbers that a model reads."""
 
+from throughtime.data.audio import Sound, read_sound
 from throughtime.data.columns import Table, join_tables
 from throughtime.data.corpus import encode
+from throughtime.data.features import LogMel, LogMelStream
 from throughtime.data.pairs import Pairs, read_pairs
+from throughtime.data.recordings import Recordings, read_recordings
 from throughtime.data.spellings import Vocabulary, spell
 from throughtime.data.streams import Chunk, Streams
 from throughtime.data.tables import read_table
@@ -15,7 +18,11 @@ __all__ = [
     "Characters",
     "Chunk",
     "Document",
+    "LogMel",
+    "LogMelStream",
     "Pairs",
+    "Recordings",
+    "Sound",
     "Streams",
     "Table",
     "Text",
@@ -29,6 +36,8 @@ __all__ = [
     "open_text",
     "read_lines",
     "read_pairs",
+    "read_recordings",
+    "read_sound",
     "read_table",
     "read_vectors",
     "spell",

@@ -4,11 +4,13 @@ from throughtime.models.classifier import Classifier, make_classifier
 from throughtime.models.language_model import LanguageModel
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.tagger import Tagger
+from throughtime.models.transcriber import Transcriber
 
 __all__ = [
     "Classifier",
     "LanguageModel",
     "Seq2Seq",
     "Tagger",
+    "Transcriber",
     "make_classifier",
 ]

@@ -295,8 +295,8 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
         return {"loss": total / max(count, 1)} | transcription_metrics(outputs, part.recordings.texts)
 
     def quality(self, metrics: Metrics) -> float:
-        """The character error rate, which says something earlier than that of words."""
-        return -metrics["cer"]
+        """1 - CER: characters say something earlier in training than words."""
+        return 1 - metrics["cer"]
 
     def sample(self, part: EncodedRecordings) -> str:
         """The first texts and what the model heard."""

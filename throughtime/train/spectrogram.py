@@ -32,7 +32,7 @@ def draw_transcript(
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 0.4 + 0.2 * len(labels)))
     ends = (0.0, max(seconds, 1e-3))
     above.imshow(
-        frames.T,
+        frames.T.numpy(),
         origin="lower",
         aspect="auto",
         cmap="magma",
@@ -42,7 +42,7 @@ def draw_transcript(
     above.set_ylabel(f"mel band\n(to {highest:g} Hz)")
     above.set_title(title, parse_math=False, loc="left", fontsize=10, wrap=True)
     below.imshow(
-        posteriors.T,
+        posteriors.T.numpy(),
         aspect="auto",
         cmap="Greys",
         vmin=0,
