@@ -109,6 +109,28 @@ reverse() {
   train "$FUNCNAME" seq2seq digits.tsv --config "$recipes/reverse.toml" --test-share 0.1
 }
 
+digits-data() { # recordings of digits, and strings of them, with tables
+  [ -e fsdd ] || $python "$recipes/../benchmarks/spoken_digits.py" "$data/speech/fsdd_subset.tar.gz" fsdd
+}
+digits() { train "$1" transcriber fsdd/{digits,strings}.train.tsv --valid fsdd/{digits,strings}.valid.tsv \
+  --test fsdd/digits.test.tsv --config "$recipes/spoken-digits.toml" "${@:2}"; }
+spoken-digits() { # greedy search, beams, and beams with a language model that knows how digits are spelt
+  digits-data
+  digits "$FUNCNAME"
+  train digit-words language-model fsdd/strings.train.txt --valid fsdd/strings.valid.txt --hidden 64 --max-epochs 8
+  for search in "" "--beams 10" "--beams 10 --language-model digit-words"; do
+    echo "strings $search"
+    $throughtime evaluate "$FUNCNAME" fsdd/strings.test.tsv $search
+  done
+}
+spoken-digits-live() { # in one direction, and how long it takes to listen to all strings of the test
+  digits-data
+  digits "$FUNCNAME" --no-bidirectional
+  $throughtime evaluate "$FUNCNAME" fsdd/strings.test.tsv
+  $python "$recipes/../benchmarks/listening.py" "$FUNCNAME" fsdd/strings.test.tsv
+}
+
 default="sst2-recurrent sst2-bag-of-words sst2-fixed-window atis-slots atis-intent names splice wnut17-crf wnut17-softmax
-  ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse"
+  ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse
+  spoken-digits spoken-digits-live"
 for name in ${*:-$default}; do "$name"; done
