@@ -180,7 +180,7 @@ def test_what_cannot_be_trained_on_is_counted(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         batches = made.batches(train)
     text = caplog.text
-    assert "are too short for their text and are in no loss" in text
+    assert "recordings are too short for their text" in text
     assert "it has 0 steps and its text needs 4" in text
     assert "1 of 92 recordings are longer than 3 seconds and are not trained on" in text or (
         "recordings are longer" in text

@@ -38,11 +38,7 @@ class Listener:
         self._last = BLANK
         self._tokens: list[int] = []
         self._samples = 0
-
-    @property
-    def text(self) -> str:
-        """What was said so far."""
-        return self._write(self._tokens)
+        self.text = ""
 
     @property
     def seconds(self) -> float:
@@ -65,5 +61,7 @@ class Listener:
             log_probs, self._state = self._model.advance(frames, self._state)
             log_probs[..., UNKNOWN] = -torch.inf
             tokens, self._last = collapse(log_probs[0].argmax(-1).tolist(), BLANK, self._last)
-            self._tokens += tokens
+            if tokens:
+                self._tokens += tokens
+                self.text = self._write(self._tokens)
         return self.text

@@ -226,12 +226,32 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
     def encode(self, part: Recordings) -> EncodedRecordings:
         """Texts as tokens, and how long each sound is for the model.
 
-        What is converted is counted, and so are texts that are too long for their sound: they are measured,
-        but are in no loss.
+        What is converted, what was never seen, and texts that are too long for their sound are counted; the
+        last are measured, but are in no loss. Raises `DataError` where no text fits its sound.
         """
+        self._warn_of_conversion(part)
+        targets = [self.tokeniser.encode(text) for text in part.texts]
+        self._warn_of_unknown(part, targets)
+        frames = [
+            self.features.frames(converted_length(file.samples, file.rate, self.features.rate))
+            for file in part.files
+        ]
+        steps = self.model.subsampling.lengths(torch.tensor(frames)).tolist()
+        fits = [shortest(ids) <= count for ids, count in zip(targets, steps, strict=True)]
+        if not all(fits):
+            k = fits.index(False)
+            found = (
+                f"{len(fits) - sum(fits)} of {len(fits)} recordings are too short for their text, the first "
+                f"is {part.places[k]}: it has {steps[k]} steps and its text needs {shortest(targets[k])}"
+            )
+            if not any(fits):
+                raise DataError(f"{found}; give longer recordings, or a smaller --subsampling")
+            logger.warning("%s. They are in no loss; a smaller --subsampling makes more steps", found)
+        return EncodedRecordings(part, targets, frames, fits)
+
+    def _warn_of_conversion(self, part: Recordings) -> None:
         rate = self.features.rate
-        other = [k for k, file in enumerate(part.files) if file.rate != rate or file.channels > 1]
-        if other:
+        if other := [k for k, file in enumerate(part.files) if file.rate != rate or file.channels > 1]:
             first = part.files[other[0]]
             logger.warning(
                 "%d of %d recordings are converted to one channel of %d Hz, the first is %s with %d of %d Hz",
@@ -242,24 +262,15 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
                 first.channels,
                 first.rate,
             )
-        targets = [self.tokeniser.encode(text) for text in part.texts]
-        frames = [
-            self.features.frames(converted_length(file.samples, file.rate, rate)) for file in part.files
-        ]
-        steps = self.model.subsampling.lengths(torch.tensor(frames)).tolist()
-        fits = [shortest(ids) <= count for ids, count in zip(targets, steps, strict=True)]
-        if not all(fits):
-            k = fits.index(False)
+
+    def _warn_of_unknown(self, part: Recordings, targets: Sequence[Ids]) -> None:
+        if unseen := [k for k, ids in enumerate(targets) if (ids == UNKNOWN).any()]:
             logger.warning(
-                "%d of %d recordings are too short for their text and are in no loss, the first is %s: it "
-                "has %d steps and its text needs %d. A smaller --subsampling makes more steps",
-                len(fits) - sum(fits),
-                len(fits),
-                part.places[k],
-                steps[k],
-                shortest(targets[k]),
+                "%d of %d texts have tokens that training never saw and that are never written, the first is %s",
+                len(unseen),
+                len(part),
+                part.places[unseen[0]],
             )
-        return EncodedRecordings(part, targets, frames, fits)
 
     def size(self, part: EncodedRecordings) -> int:
         """Frames."""
