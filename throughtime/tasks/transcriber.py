@@ -266,7 +266,7 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
     def _warn_of_unknown(self, part: Recordings, targets: Sequence[Ids]) -> None:
         if unseen := [k for k, ids in enumerate(targets) if (ids == UNKNOWN).any()]:
             logger.warning(
-                "%d of %d texts have tokens that training never saw and that are never written, the first is %s",
+                "%d of %d texts have tokens that training never saw, as %s: they are never written",
                 len(unseen),
                 len(part),
                 part.places[unseen[0]],
