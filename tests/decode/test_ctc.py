@@ -110,7 +110,8 @@ def fused(chance, size, seed, weight):
     """A language model whose probabilities depend on all before; column 0 is the end."""
     model = chance(size, seed)
     tokens, state = model.begin(0)
-    first, state = model.step(tokens, state)
+    with torch.no_grad():
+        first, state = model.step(tokens, state)
 
     def join(states):
         return [row for each in states for row in each]

@@ -165,6 +165,7 @@ TOYS = {
         },
         [*(Path(f"tones/{k}.wav") for k in (0, 3, 17, 6)), Path("tones/click.wav")],
         lambda metrics: metrics["wer"] < 0.1,
+        changed=lambda text: text.replace("\ta", "\tb"),
         new={"d": "e"},
         reading={"tokens": "word"},
     ),

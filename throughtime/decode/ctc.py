@@ -58,6 +58,7 @@ class Fusion:
     weight: float = 1.0
 
 
+@torch.no_grad()
 def greedy_search(log_probs: Float[Tensor, "T C"], blank: int = 0) -> Transcript:
     """The output of the likeliest alignment, which is not always the likeliest output."""
     _check(log_probs)
@@ -80,6 +81,7 @@ def collapse(path: Sequence[int], blank: int = 0, before: int | None = None) -> 
     return tokens, last
 
 
+@torch.no_grad()
 def sequence_log_prob(log_probs: Float[Tensor, "T C"], tokens: Sequence[int], blank: int = 0) -> float:
     """log p(tokens | x): the sum over all alignments."""
     if not len(log_probs):
@@ -94,6 +96,7 @@ def sequence_log_prob(log_probs: Float[Tensor, "T C"], tokens: Sequence[int], bl
     ).item()
 
 
+@torch.no_grad()
 def align(log_probs: Float[Tensor, "T C"], tokens: Sequence[int], blank: int = 0) -> list[tuple[int, int]]:
     """From which step to before which step each token stands in the likeliest alignment of all (Viterbi).
 
@@ -127,6 +130,7 @@ def align(log_probs: Float[Tensor, "T C"], tokens: Sequence[int], blank: int = 0
     return [(min(stood), max(stood) + 1) for stood in steps[1::2]]
 
 
+@torch.no_grad()
 def prefix_beam_search(
     log_probs: Float[Tensor, "T C"],
     *,
