@@ -87,6 +87,16 @@ def tone_samples(word: str, random: random.Random, rate: int) -> list[int]:
     return [int(32767 * each + random.uniform(-20, 20)) for each in samples]
 
 
+def waves(path: Path, random: random.Random) -> None:
+    """Two waves of period 8 at different heights, with a little noise."""
+    lines = ["step,who,value"]
+    for who, (level, size) in {"a": (5, 1), "b": (-20, 10)}.items():
+        for k in range(150):
+            value = level + size * (math.sin(2 * math.pi * k / 8) + random.gauss(0, 0.02))
+            lines.append(f"{k},{who},{value:.4f}")
+    path.write_text("\n".join(lines) + "\n")
+
+
 def _moved(text: str) -> str:
     lines = text.splitlines(keepends=True)
     return "".join(lines[:-9] + lines[:9])
@@ -155,6 +165,20 @@ TOYS = {
         lambda metrics: metrics["accuracy"] > 0.9,
         new={"3": "7"},
         reading={"tokens": "word"},
+    ),
+    "forecaster": Toy(
+        waves,
+        {
+            "data": {"time": "step", "series": "who", "season": 8},
+            "model": {"hidden": 16, "horizon": 6, "context": 12},
+            "search": {"samples": 5},
+            "training": {"batch_size": 32},
+        },
+        ["1 2 3 4 5 6 7 8 9 10 11 12", "3", "4 4 4 4 4", "-7,8," * 15, "1e9 1e9 1.1e9"],
+        lambda metrics: metrics["mse_scaled"] < 0.01,
+        suffix="csv",
+        changed=lambda text: text.replace("\n3,a,", "\n3,a,1"),
+        reading={"known": ("x",)},
     ),
     "transcriber": Toy(
         tones,
