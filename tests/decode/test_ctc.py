@@ -136,6 +136,31 @@ def test_with_a_language_model_it_is_exact_too(chance, count, size, seed, weight
     assert found[0].score == pytest.approx(scores[ranked[0]], abs=1e-5)
 
 
+def test_what_a_language_model_excludes_is_not_put_out_unless_nobody_asks_it(chance):
+    log_probs = drawn(5, 4, 2)
+    model = chance(4, 2)
+
+    def step(tokens, state):
+        values, state = model.step(tokens, state)
+        values[:, 2] = -torch.inf
+        return values, state
+
+    with torch.no_grad():
+        first, state = step(*model.begin(0))
+    for weight, excluded in ((0.5, True), (0.0, False)):
+        fusion = Fusion(
+            step,
+            model.select,
+            lambda states: [row for each in states for row in each],
+            first[0],
+            state,
+            weight,
+        )
+        found = prefix_beam_search(log_probs, beams=500, n_best=50, fusion=fusion)
+        assert (not any(2 in each.tokens for each in found)) == excluded
+        assert all(math.isfinite(each.score) for each in found)
+
+
 @quickly
 @given(seeds)
 def test_fewer_beams_find_no_better_output(chance, seed):

@@ -193,7 +193,7 @@ class _Search:
         self.closed[[blank, *banned]] = -np.inf
         language, state = np.zeros(classes), None
         if fusion is not None:
-            language, state = fusion.weight * fusion.first.double().numpy(), fusion.begin
+            language, state = _weighted(fusion.first[None], fusion.weight)[0], fusion.begin
         self.prefixes = [_Prefix((), 0.0, language, state)]
         self.ends_blank, self.ends_token = np.zeros(1), np.full(1, -np.inf)
 
@@ -246,8 +246,8 @@ class _Search:
             return made
         fusion = self.fusion
         log_probs, state = fusion.step(torch.tensor(tokens), fusion.join([prefix.state for prefix in made]))
-        for k, (prefix, row) in enumerate(zip(made, log_probs.double().numpy(), strict=True)):
-            prefix.language, prefix.state = fusion.weight * row, fusion.select(state, torch.tensor([k]))
+        for k, (prefix, row) in enumerate(zip(made, _weighted(log_probs, fusion.weight), strict=True)):
+            prefix.language, prefix.state = row, fusion.select(state, torch.tensor([k]))
         return made
 
     def best(self, count: int) -> list[tuple[list[int], float]]:
@@ -256,6 +256,12 @@ class _Search:
         scores = np.logaddexp(self.ends_blank, self.ends_token) + ends
         order = np.argsort(-scores, kind="stable")[:count]
         return [(list(self.prefixes[k].tokens), float(scores[k])) for k in order]
+
+
+def _weighted(log_probs: Float[Tensor, "R C"], weight: float) -> Float[NDArray[np.float64], "R C"]:
+    """weight x log_probs; 0 where the weight is, of what is impossible too."""
+    values: NDArray[np.float64] = log_probs.double().numpy()
+    return weight * values if weight else np.zeros_like(values)
 
 
 def _check(log_probs: Tensor) -> None:
