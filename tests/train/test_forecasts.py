@@ -101,6 +101,12 @@ def test_naive2_reaches_the_published_errors_of_m4_hourly():
     assert np.mean([e["mase"] for e in errors]) == pytest.approx(2.395, abs=5e-4)
 
 
+def test_naive2_takes_no_season_out_of_what_is_not_positive():
+    past = np.tile([0.0, 1, 3, 2, 1, 1], 10)
+    assert naive2(past, 8, 6).tolist() == naive(past, 8).tolist()
+    assert naive2(past + 1, 8, 6) == pytest.approx(naive(past + 1, 8, 6))
+
+
 def test_a_line_goes_on_by_its_last_step_or_as_a_whole():
     past = np.array([0.0, 2.0, 2.0, 4.0])
     assert constant_velocity(past, 3).tolist() == [6, 8, 10]
