@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from throughtime.data.features import (
     FLOOR,
+    BandStatistics,
     LogMel,
     LogMelStream,
-    Statistics,
     hz_to_mel,
     mel_filters,
     mel_to_hz,
@@ -92,7 +92,7 @@ def test_frames_in_pieces_are_those_of_the_whole(sizes, rate):
 
 
 def test_statistics_make_the_training_data_normal():
-    features, statistics = LogMel(8000, 20), Statistics(20)
+    features, statistics = LogMel(8000, 20), BandStatistics(20)
     sounds = [torch.randn(n) * scale for n, scale in ((3000, 0.1), (100, 1), (900, 0.01))]
     for sound in sounds:
         statistics.add(features(sound))
@@ -106,10 +106,10 @@ def test_statistics_make_the_training_data_normal():
 
 
 def test_a_band_that_never_changes_is_not_divided_by_nothing():
-    statistics = Statistics(2)
+    statistics = BandStatistics(2)
     statistics.add(torch.tensor([[1.0, 2.0], [1.0, 4.0]]))
     assert statistics.deviation.tolist() == [1, 1]
-    assert Statistics(2).deviation.tolist() == [1, 1]
+    assert BandStatistics(2).deviation.tolist() == [1, 1]
 
 
 def test_features_come_back_from_json():

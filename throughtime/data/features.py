@@ -133,7 +133,7 @@ class LogMelStream:
         return frames
 
 
-class Statistics:
+class BandStatistics:
     """Mean and standard deviation of each band, gathered sound by sound in double precision."""
 
     def __init__(self, mels: int) -> None:

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from throughtime.config import Config
 from throughtime.data.audio import Sound, converted_length, read_sound
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
-from throughtime.data.features import LogMel, Statistics
+from throughtime.data.features import BandStatistics, LogMel
 from throughtime.data.recordings import Recordings, read_recordings, sound_paths
 from throughtime.data.tokens import UNKNOWN, Ids, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.ctc import Fusion, Transcript, align, greedy_search, prefix_beam_search
@@ -189,7 +189,7 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
             return {"tokeniser": tokeniser.to_json(), "features": before["features"]}
         features = LogMel(train.files[0].rate if data.rate is None else data.rate, data.mels)
         if data.normalise:
-            statistics = Statistics(data.mels)
+            statistics = BandStatistics(data.mels)
             for file in train.files:
                 statistics.add(_frames(read_sound(file.path), features))
             mean, deviation = statistics.mean.tolist(), statistics.deviation.tolist()
