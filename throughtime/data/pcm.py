@@ -62,7 +62,7 @@ def _samples(
         whole = len(rest) // width * width
         if whole:
             numbers = np.frombuffer(rest[:whole], "<i2").reshape(-1, channels)
-            yield mono(numbers.astype(np.float32) / 32768)
+            yield mono(numbers.astype(np.float32) / np.float32(32768))
         rest = rest[whole:]
         block = stream.read1(BLOCK if size is None else min(BLOCK, size))
         size = None if size is None else size - len(block)

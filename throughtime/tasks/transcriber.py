@@ -105,7 +105,7 @@ class TranscriberSearch(Config):
         0.5, ge=0, allow_inf_nan=False, description="What its log-probability is multiplied by."
     )
     length_bonus: float = Field(
-        0.0, allow_inf_nan=False, description="Added to the score for each token, in nats."
+        0.0, ge=0, allow_inf_nan=False, description="Added to the score for each token, in nats."
     )
 
     @property
