@@ -1,0 +1,1 @@
+def check_tune(text): return None
