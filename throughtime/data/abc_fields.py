@@ -53,7 +53,9 @@ def read_key(text: str) -> Key:
             return Key(2)
         if plain in {"", "none"} or _REST.fullmatch(text):
             return Key(0, _further(rest if plain == "none" else text))
-        raise ValueError(f'"{text}" is no key: give a note from A to G, perhaps # or b, and a mode, as D or Em')
+        raise ValueError(
+            f'"{text}" is no key: give a note from A to G, perhaps # or b, and a mode, as D or Em'
+        )
     mode, rest = found["mode"].lower(), found["rest"]
     if mode in {"clef", "middle", "treble", "alto", "tenor", "bass", "perc", "exp"}:
         mode, rest = ("" if mode != "exp" else "exp"), (found["mode"] if mode != "exp" else "") + rest
@@ -63,10 +65,14 @@ def read_key(text: str) -> Key:
     if shift is None:
         raise ValueError(f'"{found["mode"]}" is no mode: there are major, minor, m, {", ".join(MODES)}')
     if not _REST.fullmatch(rest):
-        raise ValueError(f'"{rest}" says nothing about a key: accidentals as ^f and a clef may follow the mode')
+        raise ValueError(
+            f'"{rest}" says nothing about a key: accidentals as ^f and a clef may follow the mode'
+        )
     sharps = SHARPS.index(found["tonic"]) - 1 + {"": 0, "#": 7, "b": -7}[found["sign"]] + shift
     if abs(sharps) > MOST_SHARPS:
-        raise ValueError(f'"{text}" would have {abs(sharps)} {"sharps" if sharps > 0 else "flats"}: keys have up to 7')
+        raise ValueError(
+            f'"{text}" would have {abs(sharps)} {"sharps" if sharps > 0 else "flats"}: keys have up to 7'
+        )
     return Key(sharps, _further(rest))
 
 

@@ -32,7 +32,9 @@ def encode(text: Text | Documents, tokeniser: Tokeniser) -> Tokens:
     return np.memmap(path, dtype=size, mode="r")
 
 
-def _encode_to(path: Path, text: Text | Documents, tokeniser: Tokeniser, size: np.dtype[np.unsignedinteger]) -> None:
+def _encode_to(
+    path: Path, text: Text | Documents, tokeniser: Tokeniser, size: np.dtype[np.unsignedinteger]
+) -> None:
     with path.open("wb") as file:
         for document in text.each():
             np.array([BOUNDARY], size).tofile(file)

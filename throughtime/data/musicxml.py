@@ -69,7 +69,9 @@ def _write_bar(measure: Element, bars: Sequence[Bar], k: int) -> None:
     if stops or ends_part(bar.closes):
         line = _put(measure, "barline", location="right")
         heavy = repeats(bar) or "]" in bar.closes
-        _put(line, "bar-style", "light-heavy" if heavy else "light-light" if "||" in bar.closes else "regular")
+        _put(
+            line, "bar-style", "light-heavy" if heavy else "light-light" if "||" in bar.closes else "regular"
+        )
         if stops:
             _put(line, "ending", number=_numbers(bar), type="stop" if repeats(bar) else "discontinue")
         if repeats(bar):

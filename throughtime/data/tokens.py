@@ -209,7 +209,9 @@ class Music(Tokeniser):
             characters.update(block)
             counts.update(cls._pattern.findall(block))
         longer = {piece: n for piece, n in counts.items() if n > 1 and len(piece) > 1}
-        return cls(joined(_most_frequent(characters, size), _most_frequent(longer, None))[: size and size - RESERVED])
+        return cls(
+            joined(_most_frequent(characters, size), _most_frequent(longer, None))[: size and size - RESERVED]
+        )
 
     @property
     @override

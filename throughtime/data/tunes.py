@@ -36,7 +36,13 @@ def read_tunes(path: Path) -> list[str]:
             bad.append(f"line {line + fault.line - 1}, column {fault.column}: {fault.reason}")
     if bad:
         shown = "; ".join(bad[:NAMED]) + ("; ..." if len(bad) > NAMED else "")
-        logger.warning("%s: %d of %d tunes do not parse and are left out: %s", path, len(bad), len(bad) + len(tunes), shown)
+        logger.warning(
+            "%s: %d of %d tunes do not parse and are left out: %s",
+            path,
+            len(bad),
+            len(bad) + len(tunes),
+            shown,
+        )
     if not tunes:
         raise DataError(f"{path} has no tune that parses: give ABC notation, where each tune begins with X:")
     return tunes
