@@ -59,6 +59,6 @@ def colours(
         if json:
             write_json(answer)
         else:
-            write(f"{answer['colour']}  {answer['probability']:7.2%}  {answer['name']}\n")
+            write(f"{answer['colour']}  ± {answer['spread']:4.1f}  {answer['name']}\n")
     if plot is not None:
         draw_into(plot, lambda: draw_swatches(answers))

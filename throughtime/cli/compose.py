@@ -68,8 +68,8 @@ def compose(
     if json:
         write_json(counts | {"tunes": kept})
     console.print(
-        f"of {counts['drawn']} tunes drawn {counts['parsed_share']:.1%} parse, and in {counts['bars_right_share']:.1%} "
-        "all bars have the length of the meter",
+        f"of {counts['drawn']} tunes drawn {counts['parsed_share']:.1%} parse, and in "
+        f"{counts['bars_right_share']:.1%} all bars have the length of the meter",
         soft_wrap=True,
         markup=False,
     )

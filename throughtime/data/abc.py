@@ -1,8 +1,8 @@
 """Parsing a tune of ABC notation (standard 2.1): its fields, and its notes bar by bar.
 
-Read are notes with accidentals, octaves and lengths, rests, chords, ties, slurs, tuplets, broken rhythm, grace
-notes, decorations, chord symbols, bar lines, repeats, endings, inline fields, voices, comments and lyrics. Voice
-overlay (&) is not.
+Read are notes with accidentals, octaves and lengths, rests, chords, ties, slurs, tuplets, broken rhythm,
+grace notes, decorations, chord symbols, bar lines, repeats, endings, inline fields, voices, comments and
+lyrics. Voice overlay (&) is not.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def parse_tune(text: str) -> Tune:
 def check_tune(text: str) -> Fault | None:
     """Why the text is no tune of the standard, or None where it is one.
 
-    Its header begins with X: and ends with K:; keys, meters, lengths and tempi must mean something; every note,
-    tuplet, chord, slur and inline field must be whole. Whether bars have the right length is another question:
-    see `count_bars`.
+    Its header begins with X: and ends with K:; keys, meters, lengths and tempi must mean something; every
+    note, tuplet, chord, slur and inline field must be whole. Whether bars have the right length is another
+    question: see `count_bars`.
     """
     parsed = _parse(text)
     return parsed if isinstance(parsed, Fault) else None
@@ -352,7 +352,7 @@ class _Parser:
         parts = note.length.denominator
         if not SHORTEST <= note.length <= LONGEST or parts & (parts - 1):
             raise ValueError(
-                f"a note cannot have the length {note.length}: from {SHORTEST} to {LONGEST}, in halves of halves"
+                f"a note cannot have the length {note.length}: from {SHORTEST} to {LONGEST}, by halves"
             )
         note.slurs_begin, self.slurred = self.slurred, 0
         self.last = note if note.pitches else self.last

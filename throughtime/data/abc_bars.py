@@ -1,4 +1,4 @@
-"""What the bars of a tune come to: whether they have the length of the meter, and in which order they are played."""
+"""The bars of a tune: whether they have the length of the meter, and in which order they are played."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Bars(NamedTuple):
 def count_bars(tune: Tune) -> Bars:
     """How many bars have the length of the meter, of those that have a meter.
 
-    At the beginning and the end of a part a bar may be shorter: a tune that begins with a pickup ends so. A part
-    is what stands between repeat signs, double lines, endings and changes of meter.
+    At the beginning and the end of a part a bar may be shorter: a tune that begins with a pickup ends so. A
+    part is what stands between repeat signs, double lines, endings and changes of meter.
     """
     judged = [right for bars in tune.voices.values() for right in _judge(bars)]
     return Bars(sum(judged), len(judged))
@@ -47,8 +47,8 @@ def ends_part(line: str) -> bool:
 def played(bars: Sequence[Bar]) -> list[Bar]:
     """The bars in the order in which they are played: repeats twice, and each time with its ending.
 
-    A repeat goes back to the last sign `|:`, or where there is none behind the last repeat, to what follows that.
-    With more than two endings it is played as often as there are endings for it.
+    A repeat goes back to the last sign `|:`, or where there is none behind the last repeat, to what follows
+    that. With more than two endings it is played as often as there are endings for it.
     """
     parts: list[list[Bar]] = [[]]
     for bar, after in zip(bars, [*bars[1:], None], strict=True):

@@ -17,7 +17,10 @@ ACCIDENTALS = {"^^": 2, "^": 1, "=": 0, "_": -1, "__": -2}
 MOST_SHARPS = 7
 
 _KEY = re.compile(r"(?P<tonic>[A-G])(?P<sign>[#b]?)\s*(?P<mode>[A-Za-z]*)(?=\s|$|[\^_=])\s*(?P<rest>.*)")
-_CLEF = r"(?:clef=|middle=|transpose=|octave=|stafflines=|score=|shift=)\S+|treble\S*|alto\S*|tenor\S*|bass\S*|perc"
+_CLEF = (
+    r"(?:clef=|middle=|transpose=|octave=|stafflines=|score=|shift=)\S+"
+    r"|treble\S*|alto\S*|tenor\S*|bass\S*|perc"
+)
 _REST = re.compile(rf"(?:\s*(?:(?P<sign>\^\^?|__?|=)(?P<step>[A-Ga-g])|{_CLEF}))*\s*")
 _SIGNS = re.compile(r"(?:^|\s)(\^\^?|__?|=)([A-Ga-g])(?=\s|$|[\^_=])")
 _METER = re.compile(r"\(?(\d+(?:\s*\+\s*\d+)*)\)?\s*/\s*(\d+)")
@@ -82,7 +85,7 @@ def _further(text: str) -> tuple[tuple[str, int], ...]:
 
 @dataclass(frozen=True)
 class Meter:
-    """A meter as it is counted: `beats` of a note of 1/`unit`. "C" and "C|" are 4/4 and 2/2, with their sign."""
+    """A meter: `beats` of a note of 1/`unit`; `sign` is that of MusicXML for C and C|, else nothing."""
 
     beats: int
     unit: int

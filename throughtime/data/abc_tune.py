@@ -10,7 +10,7 @@ from throughtime.data.abc_fields import Key, Meter
 
 
 class Pitch(NamedTuple):
-    """A note of the staff: its letter, its octave (the one from middle C is 4), how many semitones it is moved.
+    """A note of the staff: its letter, its octave (4 is that from middle C), the semitones it is moved by.
 
     `sign` is the accidental that is written before it, if one is.
     """
@@ -55,8 +55,7 @@ class Note:
 class Bar:
     """The notes up to a bar line. `opens` and `closes` are the lines at its sides, as they are written.
 
-    `ending` are the repeats in which it is played, all of them where there are none; it goes on to the next bars
-    until a line closes it.
+    `ending` are the repeats in which it is played, all of them where there are none.
     """
 
     key: Key

@@ -71,7 +71,7 @@ def open_documents(paths: Sequence[Path], columns: Sequence[str] = ()) -> Text |
         return open_text(paths)
     if others:
         raise DataError(
-            f"{others[0]} is no ABC, and others of the files are: tunes and other text are read each for itself"
+            f"{others[0]} is no ABC, and others of the files are: give tunes, or other text, alone"
         )
     return Documents(tuple(tune for file in files for tune in read_tunes(file)), "tunes")
 

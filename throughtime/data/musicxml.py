@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from throughtime.data.abc_bars import ends_part, repeats
@@ -33,8 +34,8 @@ def write_musicxml(tune: Tune) -> str:
         _put(_put(parts, "score-part", id=f"P{k}"), "part-name", name)
     for k, bars in enumerate(tune.voices.values(), start=1):
         part = _put(score, "part", id=f"P{k}")
-        for number, bar in enumerate(bars, start=1):
-            _write_bar(_put(part, "measure", number=str(number)), bars, number - 1)
+        for place in range(len(bars)):
+            _write_bar(_put(part, "measure", number=str(place + 1)), bars, place)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(score, encoding="unicode")
 
 
@@ -120,13 +121,14 @@ def _write_note(measure: Element, note: Note, beam: str, before: Note | None) ->
     """A note as one or, where no single head has its length, as several tied ones."""
     held = {pitch.midi for pitch in before.pitches} if before is not None and before.tied else set()
     heads = list(_heads(note.length))
+    pitches: list[Pitch | None] = [*note.pitches] or [None]
     for k, (head, dots) in enumerate(heads):
         first, last = k == 0, k == len(heads) - 1
-        for pitch in note.pitches or [None]:
+        for pitch in pitches:
             made = _put(measure, "note")
             if note.grace:
                 _put(made, "grace")
-            if pitch is not None and pitch is not note.pitches[0]:
+            if pitch is not pitches[0]:
                 _put(made, "chord")
             _write_pitch(made, pitch)
             length = head * (2 - Fraction(1, 2**dots)) * note.ratio
@@ -153,7 +155,7 @@ def _write_note(measure: Element, note: Note, beam: str, before: Note | None) ->
                 _put(ratio, "normal-notes", note.ratio.numerator)
             if beam and head < Fraction(1, 4):
                 _put(made, "beam", beam, number="1")
-            leads = pitch is None or pitch is note.pitches[0]
+            leads = pitch is pitches[0]
             _write_notations(made, note, ties, leads and first, leads and last)
 
 
@@ -195,8 +197,8 @@ def _heads(length: Fraction) -> Iterator[tuple[Fraction, int]]:
 
 
 def _beams(notes: Sequence[Note]) -> Iterator[str]:
-    """For each note whether a beam begins, goes on or ends at it: where notes shorter than 1/4 are not spaced."""
-    joined = [_joins(one, two) for one, two in zip(notes, notes[1:], strict=False)]
+    """For each note whether a beam begins, goes on or ends at it: notes below 1/4 without a space between."""
+    joined = [_joins(one, two) for one, two in pairwise(notes)]
     for before, after in zip([False, *joined], [*joined, False], strict=True) if notes else ():
         yield "continue" if before and after else "begin" if after else "end" if before else ""
 

@@ -203,7 +203,7 @@ class Music(Tokeniser):
 
     @classmethod
     def fit(cls, blocks: Iterable[str], size: int | None = None) -> Music:
-        """The characters, and what occurs at least twice; the most frequent where `size` bounds the tokens."""
+        """The characters, and behind them what occurs twice or more; only the first where there is a size."""
         characters, counts = Counter[str](), Counter[str]()
         for block in blocks:
             characters.update(block)

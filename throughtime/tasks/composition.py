@@ -37,7 +37,7 @@ MODE_NAMES = {
 
 @dataclass(frozen=True)
 class Made:
-    """A tune that was drawn, why it does not parse, if so, and how many of its bars have the length of the meter."""
+    """A tune that was drawn, why it does not parse, if so, and how many of its bars are right."""
 
     abc: str
     fault: Fault | None
@@ -63,9 +63,9 @@ class Made:
 class Composer:
     """A language model of tunes, what it is asked for, and a count of what it drew.
 
-    fields       values of the fields of a header by their letters, as {"K": "D", "M": "6/8"}. The model writes the
-                 header as the tunes that it learned from have it, and these values in it, in the spelling that it
-                 finds the likeliest: "D Major" for "D" where those tunes say so.
+    fields       values of the fields of a header by their letters, as {"K": "D"}. The model writes
+                 the header as the tunes that it learned from have it, these values in the spelling
+                 that it finds the likeliest: "D Major" for "D" where those tunes say so.
     temperature  as in `LanguageModelTask.generate`.
     seed         makes the tunes repeatable.
 
@@ -82,8 +82,8 @@ class Composer:
     ) -> None:
         if task.documents != "tunes":
             raise RunError(
-                "this model was not trained on tunes: give a run of train language-model over files of ABC notation, "
-                "which end in .abc"
+                "this model was not trained on tunes: give a run of train language-model over files of ABC "
+                "notation, which end in .abc"
             )
         self.spellings = {name: _spellings(name, value.strip()) for name, value in fields.items()}
         self.task, self.temperature = task, temperature
@@ -116,15 +116,13 @@ class Composer:
         if fault is None and len(pieces) == LONGEST:
             fault = Fault(text.count("\n") + 1, 1, f"the tune does not end within {LONGEST} tokens")
         made = Made(text, fault, Bars(0, 0) if fault else count_bars(parse_tune(text)))
-        self.drawn, self.parsed, self.right = (
-            self.drawn + 1,
-            self.parsed + (fault is None),
-            self.right + made.bars_right,
-        )
+        self.drawn += 1
+        self.parsed += fault is None
+        self.right += made.bars_right
         return made
 
     def _header(self, text: str) -> str:
-        """A header that begins with `text`, line by line; what is asked for takes the place of what is drawn."""
+        """A header that begins with `text`, line by line; what is asked for replaces what is drawn."""
         wanted = dict(self.spellings)
         for _ in range(MOST_FIELDS):
             line = self._line(text)

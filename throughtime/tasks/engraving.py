@@ -102,11 +102,12 @@ def _sounding(bars: list[Bar], seconds: float) -> list[object]:
         start, time = time, time + note.time
         sounding = {}
         for pitch in note.pitches:
+            end = float(time) * seconds
             last = held.get(pitch.midi)
             if last is None:
-                last = Note(90, pitch.midi, float(start) * seconds, 0.0)
+                last = Note(90, pitch.midi, float(start) * seconds, end)
                 notes.append(last)
-            last.end = float(time) * seconds
+            last.end = end
             sounding[pitch.midi] = last
         held = sounding if note.tied else {}
     return notes
