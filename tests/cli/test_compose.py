@@ -68,7 +68,7 @@ def here(capsys):
 
 def test_tunes_have_the_fields_that_are_asked_for(tunes, here):
     code, out, _ = here(
-        "compose", tunes, "--key", "D", "--meter", "4/4", "--length", "1/8", "--title", "My tune",
+        "compose", tunes, "--key", "D", "--meter", "4/4", "--length", "1/8", "--title", "Tune Z",
         "--seed", 3, "--count", 3, "--json",
     )  # fmt: skip
     found = json.loads(out)
@@ -77,7 +77,7 @@ def test_tunes_have_the_fields_that_are_asked_for(tunes, here):
     for number, tune in enumerate(found["tunes"], start=1):
         lines = tune["abc"].splitlines()
         # The spelling of the meter and the key is that of the tunes it learned from.
-        assert lines[:5] == [f"X:{number}", "T:My tune", "M:C", "L:1/8", "K:D Major"]
+        assert lines[:5] == [f"X:{number}", "T:Tune Z", "M:C", "L:1/8", "K:D Major"]
         assert tune["parses"] and tune["reason"] is None and check_tune(tune["abc"]) is None
 
 

@@ -265,7 +265,7 @@ def test_a_file_without_tunes_is_refused(tmp_path):
 
 
 def _verovio_notes(texts, answers):
-    """The letters and octaves of the notes that verovio's own reader of ABC finds; in a process that may die."""
+    """The letters and octaves of the notes that verovio's own reader finds; in a process that may die."""
     import verovio
 
     verovio.enableLog(verovio.LOG_OFF)

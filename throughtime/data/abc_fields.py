@@ -40,7 +40,7 @@ class Key:
         if self.sharps >= 0:
             moved = dict.fromkeys(SHARPS[: self.sharps], 1)
         else:
-            moved = dict.fromkeys(SHARPS[self.sharps :], -1)
+            moved = dict.fromkeys(SHARPS[::-1][: -self.sharps], -1)
         return moved | dict(self.further)
 
 

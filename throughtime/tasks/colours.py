@@ -43,23 +43,24 @@ EDGE = 6 / 29
 class Colours:
     """A language model of names and colours.
 
-    Raises `RunError` for one that was not trained on rows of two columns, character by character, of which
-    the second holds colours as #rrggbb.
+    Raises `RunError` for one that was not trained on rows of two columns, of which the second holds colours
+    as #rrggbb in small letters, character by character.
     """
 
     def __init__(self, task: LanguageModelTask) -> None:
         self.task, self.columns = task, task.config.data.columns
         known = dict(zip(task.tokeniser.texts, range(2, task.tokeniser.size), strict=True))
+        self.digits = {known[digit]: digit for digit in DIGITS if digit in known}
         if (
-            task.tokeniser.kind != "char"
+            task.documents != "rows"
             or len(self.columns) != 2
-            or not known.keys() >= {*DIGITS, "#", "\t", "\n"}
+            or not {"#", "\t"} <= known.keys()
+            or not self.digits
         ):
             raise RunError(
                 "this model knows no colours: give a run of train language-model NAMES.csv --columns NAME "
                 "COLOUR over names and colours as #c93f38"
             )
-        self.digits = torch.tensor([known[digit] for digit in DIGITS])
 
     def of(self, name: str) -> dict[str, Any]:
         """The colour of a name: the mean, in L*a*b*, of colours that the model draws for it.
@@ -133,12 +134,12 @@ class Colours:
             log_probs[:, BOUNDARY] = 0.0
             return log_probs, state
         given, inner = self.task._step(tokens, inner)
-        log_probs[:, self.digits] = given[:, self.digits].log_softmax(-1)
+        digits = list(self.digits)
+        log_probs[:, digits] = given[:, digits].log_softmax(-1)
         return log_probs, (inner, read + 1)
 
     def _written(self, found: Hypothesis) -> str:
-        digits = {int(token): digit for token, digit in zip(self.digits, DIGITS, strict=True)}
-        return "#" + "".join(digits[token] for token in found.tokens)
+        return "#" + "".join(self.digits[token] for token in found.tokens)
 
     def _name(self, temperature: float, draws: random.Random) -> str:
         for _ in range(TRIES):
