@@ -1,5 +1,6 @@
 """A small run of every task, on data that it can learn."""
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,16 @@ def pairs(path: Path, random: random.Random) -> None:
     for k in range(300):
         digits = [str(random.randint(0, 3)) for _ in range(1 + k % 4)]
         lines.append(f"{''.join(digits)}\t{''.join(reversed(digits))}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def waves(path: Path, random: random.Random) -> None:
+    """Two waves of period 8 at different heights, with a little noise."""
+    lines = ["step,who,value"]
+    for who, (level, size) in {"a": (5, 1), "b": (-20, 10)}.items():
+        for k in range(150):
+            value = level + size * (math.sin(2 * math.pi * k / 8) + random.gauss(0, 0.02))
+            lines.append(f"{k},{who},{value:.4f}")
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -120,6 +131,20 @@ TOYS = {
         lambda metrics: metrics["accuracy"] > 0.9,
         new={"3": "7"},
         reading={"tokens": "word"},
+    ),
+    "forecaster": Toy(
+        waves,
+        {
+            "data": {"time": "step", "series": "who", "season": 8},
+            "model": {"hidden": 16, "horizon": 6, "context": 12},
+            "search": {"samples": 5},
+            "training": {"batch_size": 32},
+        },
+        ["1 2 3 4 5 6 7 8 9 10 11 12", "3", "4 4 4 4 4", "-7,8," * 15, "1e9 1e9 1.1e9"],
+        lambda metrics: metrics["mse_scaled"] < 0.01,
+        suffix="csv",
+        changed=lambda text: text.replace("\n3,a,", "\n3,a,1"),
+        reading={"known": ("x",)},
     ),
 }
 assert TOYS.keys() == TASKS.keys()
