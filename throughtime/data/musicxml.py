@@ -50,7 +50,9 @@ def _write_bar(measure: Element, bars: Sequence[Bar], k: int) -> None:
     bar, before, after = bars[k], bars[k - 1] if k else None, bars[k + 1] if k + 1 < len(bars) else None
     if bar.meter is not None and bar.time != bar.meter.bar:
         measure.set("implicit", "yes")
-    if before is not None and before.line != bar.line:
+    if before is None:  # bars are not numbered, for those that only lead into a part would count
+        _put(_put(measure, "print"), "measure-numbering", "none")
+    elif before.line != bar.line:
         _put(measure, "print", **{"new-system": "yes"})
     _write_attributes(measure, bar, before)
     begins = bar.ending and (before is None or before.ending != bar.ending)

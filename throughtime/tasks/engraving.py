@@ -66,7 +66,8 @@ def draw_score(tune: Tune) -> str:
     toolkit.setOptions(PAGE | {"pageHeight": 60_000})
     toolkit.loadData(write_musicxml(tune))
     score: str = toolkit.renderToSVG(1)
-    return score
+    # Black notes are not to be seen on a dark page.
+    return score.replace(">", '>\n   <rect width="100%" height="100%" fill="white" />', 1)
 
 
 def perform(tune: Tune) -> PrettyMIDI:
