@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from string import capwords
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,12 +66,19 @@ class Colours:
     def of(self, name: str) -> dict[str, Any]:
         """The colour of a name: the mean, in L*a*b*, of colours that the model draws for it.
 
+        It is read as given or with a capital for each word, whichever the model finds likelier.
         "spread" is their mean distance from it. "likeliest" is the code that the model finds the likeliest,
         with its "probability" among all 16.8 million: a round one such as #ffffff, which says little.
         """
         name = " ".join(name.split())
         if not name:
             raise DataError("a name without a letter has no colour: give a name")
+        spellings = dict.fromkeys([name, capwords(name)])
+        likelier = max(spellings, key=lambda each: self.task.score(f"{each}\t").log_prob)
+        return self._of(likelier) | {"name": name}
+
+    def _of(self, name: str) -> dict[str, Any]:
+        """The same for a name as it is."""
         before = [BOUNDARY, *self.task.tokeniser.encode(f"{name}\t#").tolist()]
         _, state = self.task._read(before[:-1], self.task.model.begin(1))
         drawn = to_lab([self._written(each) for each in self._drawn(before[-1], state)])
@@ -103,7 +111,7 @@ class Colours:
     def invent(self, count: int, temperature: float = 0.8, seed: int | None = None) -> list[dict[str, Any]]:
         """New names, each with its colour. `temperature` and `seed` are those of `generate`."""
         draws = random.Random(seed)
-        return [self.of(self._name(temperature, draws)) for _ in range(count)]
+        return [self._of(self._name(temperature, draws)) for _ in range(count)]
 
     def measure(self, paths: Sequence[Path]) -> dict[str, float]:
         """How far the colours that names are given lie from theirs, in the mean over the rows of tables.
@@ -118,7 +126,7 @@ class Colours:
             if not _is_colour(colour):
                 raise DataError(f"{table.place(row)}: {colour!r} is no colour: give it as #c93f38")
         right = to_lab(true)
-        answers = [self.of(str(name)) for name in names]
+        answers = [self._of(str(name)) for name in names]
         found = {
             "delta_e": to_lab([answer["colour"] for answer in answers]),
             "likeliest_delta_e": to_lab([answer["likeliest"] for answer in answers]),

@@ -67,7 +67,9 @@ def draw_score(tune: Tune) -> str:
     toolkit.loadData(write_musicxml(tune))
     score: str = toolkit.renderToSVG(1)
     # Black notes are not to be seen on a dark page.
-    return score.replace(">", '>\n   <rect width="100%" height="100%" style="fill: white; stroke: none" />', 1)
+    return score.replace(
+        ">", '>\n   <rect width="100%" height="100%" style="fill: white; stroke: none" />', 1
+    )
 
 
 def perform(tune: Tune) -> PrettyMIDI:
