@@ -18,6 +18,11 @@ COMMANDS = {
     ),
     "train": ("throughtime.cli.train", "Train a model on your data."),
     "generate": ("throughtime.cli.generate", "Make text with a trained language model."),
+    "compose": ("throughtime.cli.compose", "Make tunes with a language model of ABC notation."),
+    "colours": (
+        "throughtime.cli.colours",
+        "Say which colour a name has, or invent names with their colours.",
+    ),
     "score": ("throughtime.cli.score", "Say how likely a text is, token by token."),
     "complete": ("throughtime.cli.complete", "Suggest the likeliest next words."),
     "identify": ("throughtime.cli.identify", "Say who wrote a text, by a language model of each author."),

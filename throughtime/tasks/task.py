@@ -47,7 +47,7 @@ Paths = tuple[Path, ...]
 MAY_CHANGE = {"paths", "valid", "test", *TrainingConfig.model_fields} - {"optimizer", "seed"}
 #: Options of the data that decide what the inputs and answers of a model are.
 READING = (
-    *("tokens", "kmer_length", "lower", "multi_label", "scheme"),
+    *("tokens", "columns", "kmer_length", "lower", "multi_label", "scheme"),
     *("targets", "known", "past", "static", "calendar", "season", "positions"),
     *("rate", "mels", "normalise"),
 )
