@@ -123,6 +123,18 @@ def test_a_constant_context_has_a_unit(scale):
         assert batch.scale[1].tolist() == pytest.approx([0.007, 0.007])
 
 
+@pytest.mark.parametrize("scale", ["deviation", "step"])
+def test_the_unit_is_that_of_the_changes_however_large_the_numbers(scale):
+    one = series(targets=1)
+    high = replace(one, values=one.values + 1e5)
+    framing = replace(FRAMING, scale=scale)
+    low, up = (windows([each], framing).batch([Origin(0, 20)]) for each in (one, high))
+    torch.testing.assert_close(low.scale, up.scale)
+    torch.testing.assert_close(low.values, up.values, rtol=0, atol=1e-4)
+    short = windows([one], framing).batch([Origin(0, 1)])
+    assert short.scale[0, 0].item() == pytest.approx(one.values.std())
+
+
 def test_origins_have_a_whole_context_and_horizon():
     part = Part([series(), series(9, name="b")], [0, 0])
     assert origins_of(part, 6, 4) == [Origin(0, step) for step in range(6, 37)]

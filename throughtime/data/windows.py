@@ -27,8 +27,8 @@ Scale = Literal["global", "mean", "deviation", "step"]
 #: What is forecast: the difference to the centre, to the step before, to the season before, or to where the
 #: last step of the context, taken again and again, would lead.
 Relative = Literal["centre", "previous", "season", "velocity"]
-#: The least unit, as a share of the context's mean size: a constant context has no deviation.
-LEAST = 1e-3
+#: The unit of a context that never changes, as a share of its mean size; and how little is no change.
+LEAST, TINY = 1e-3, 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +225,9 @@ class Windows:
                 found = np.nanmean(np.abs(steps), 1)
             else:
                 found = size
-            found = np.maximum(found, LEAST * (0 if self.framing.positions else size))
+            # Where nothing changes, or there is one step alone, it cannot be known how much it could.
+            found = np.where(found > TINY * size, found, LEAST * size)
+            found[(~np.isnan(seen[..., 0])).sum(1) < 2] = deviation
         if self.framing.positions:
             found = np.broadcast_to(found.mean(1, keepdims=True), found.shape)
             found = np.maximum(found, LEAST * deviation.mean())
