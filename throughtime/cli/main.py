@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": ("throughtime.cli.predict", "Use a trained model on an input, a file or a stream of lines."),
     "evaluate": ("throughtime.cli.evaluate", "Measure a trained model on other data."),
     "embed": ("throughtime.cli.embed", "Make a vector for each input, and find what is alike."),
+    "world": ("throughtime.cli.world", "Make a world of coloured shapes to learn from, with captions."),
     "bench": ("throughtime.cli.bench", "Time every cell on this machine beside what else would run it."),
     "cells": ("throughtime.cli.cells", "List the recurrences, or show the equations of one."),
 }
