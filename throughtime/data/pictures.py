@@ -112,7 +112,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True, eq=False)
 class Captioned:
-    """Picture k is `pixels[k]` [3, size, size], of the file `paths[k]`, and has the captions `captions[k]`, one or more."""
+    """Picture k is `pixels[k]` [3, size, size], of `paths[k]`, with `captions[k]`, one or more."""
 
     pixels: Pixels
     paths: list[Path]
@@ -155,7 +155,9 @@ def read_captioned(
     pictures as `read_pictures` does.
     """
     tables = [(Path(path), read_table(path, (picture, caption))) for path in paths]
-    files = chain.from_iterable(picture_paths(table, picture, folder or path.parent) for path, table in tables)
+    files = chain.from_iterable(
+        picture_paths(table, picture, folder or path.parent) for path, table in tables
+    )
     table = join_tables([table for _, table in tables])
     captions: dict[Path, list[str]] = {}
     places: dict[Path, str] = {}
@@ -177,7 +179,7 @@ def read_captioned(
 
 
 def picture_paths(table: Table, column: str, folder: Path) -> list[Path]:
-    """The file of each row, its path going from `folder`; raises `DataError`, with the row, where it is none."""
+    """The file of each row, its path going from `folder`; raises `DataError` for a row without one."""
     files = []
     for row, value in enumerate(table.column(column)):
         if not isinstance(value, str) or not value.strip():
