@@ -104,8 +104,8 @@ class CaptionerConfig(ChoiceConfig):
     embedding: int | None = Field(
         None, ge=1, description="Features of a token; as many as hidden if not given."
     )
-    attention: Literal["additive", "dot", "general"] = Field(
-        "additive", description="How the decoder scores the places of a picture."
+    attention: Literal["general", "dot", "additive"] = Field(
+        "general", description="How the decoder scores the places of a picture."
     )
     doubly_stochastic: float = Field(
         0.0, ge=0, description="What it costs that the attention to a place is not 1 in all, squared."
