@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 
 from throughtime.tasks.table import TASKS, find_task
 from throughtime.tasks.task import DataConfig
 
+PAINT = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 210)}
 COLOURS, THINGS = ["red", "green", "blue"], ["house", "car", "tree", "dog"]
 
 
@@ -49,6 +51,20 @@ def pairs(path: Path, random: random.Random) -> None:
     for k in range(300):
         digits = [str(random.randint(0, 3)) for _ in range(1 + k % 4)]
         lines.append(f"{''.join(digits)}\t{''.join(reversed(digits))}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def pictures(path: Path, random: random.Random) -> None:
+    """Squares of a colour, small or large, somewhere on grey; two captions say which."""
+    lines = []
+    for k in range(72):
+        colour, side = list(PAINT)[k % 3], (5, 9)[k // 3 % 2]
+        image = Image.new("RGB", (16, 16), (random.randint(90, 160),) * 3)
+        x, y = random.randint(0, 16 - side), random.randint(0, 16 - side)
+        image.paste(PAINT[colour], (x, y, x + side, y + side))
+        image.save(path.parent / f"{k}.png")
+        size = "small" if side == 5 else "large"
+        lines += [f"{k}.png\ta {size} {colour} square", f"{k}.png\tit is {size} and {colour}"]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -120,6 +136,18 @@ TOYS = {
         lambda metrics: metrics["accuracy"] > 0.9,
         new={"3": "7"},
         reading={"tokens": "word"},
+    ),
+    "captioner": Toy(
+        pictures,
+        {
+            "data": {"input": "1", "target": "2", "size": 16},
+            "model": {"hidden": 24, "features": 24, "channels": (16, 24), "dropout": 0.0},
+            "training": {"batch_size": 12, "learning_rate": 0.01},
+        },
+        [Path("0.png"), Path("4.png"), Path("8.png"), Path("3.png")],
+        lambda metrics: metrics["accuracy"] > 0.9,
+        new={"square": "box"},
+        reading={"tokens": "char"},
     ),
 }
 assert TOYS.keys() == TASKS.keys()
