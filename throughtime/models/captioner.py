@@ -170,13 +170,13 @@ class Captioner(nn.Module):
 
         Captions do not hang together: no `state` is read, and an empty one is returned.
         """
-        features, weights = self._read_captions(batch)
+        features, weights, memory = self._read_captions(batch)
         real = (batch.targets != -100).flatten().nonzero()[:, 0]
         chosen = features.flatten(0, 1).index_select(0, real)
         loss = self.head.loss(self._drop(chosen[:, None])[:, 0], batch.targets.flatten()[real])
-        if not (self.training and self.doubly_stochastic and weights is not None):
+        if not (self.training and self.doubly_stochastic) or weights is None or memory is None:
             return loss
-        unseen = (1 - _real(weights, batch.target_lengths).sum(1)).square()
+        unseen = (1 - _real(weights, batch.target_lengths).sum(1)).square().masked_fill(memory.padding, 0)
         return replace(loss, penalty=self.doubly_stochastic * unseen.sum() / max(loss.count, 1))
 
     @torch.no_grad()
@@ -216,13 +216,13 @@ class Captioner(nn.Module):
 
     def _read_captions(
         self, batch: CaptionBatch
-    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T S"] | None]:
-        """What the softmax reads at each target, and the weights of attention."""
+    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T S"] | None, Memory | None]:
+        """What the softmax reads at each target, the weights of attention, and what it looked at."""
         state = self.select(self.begin(batch.source, batch.source_lengths), batch.rows)
         tokens = batch.inputs.masked_fill(padding_mask(batch.target_lengths, batch.inputs.shape[1]), 0)
         x = self._drop(F.embedding(tokens, self.embedding.weight))
         h, _ = self.decoder(x, state.recurrent, batch.target_lengths)
-        return self._look(h, state.memory)
+        return *self._look(h, state.memory), state.memory
 
     def _begin(self, memory: Float[Tensor, "P S F"], lengths: Int[Tensor, "P"]) -> CaptionState:
         seen = self.picture(pool_max(memory, lengths))
