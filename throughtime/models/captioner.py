@@ -209,7 +209,7 @@ class Captioner(nn.Module):
         return CaptionState(select_rows(state.recurrent, rows), memory)
 
     def vectors(self, batch: CaptionBatch) -> Float[Tensor, "P F"]:
-        """A vector for each source: the largest that its memory has of each feature. Captions are not read."""
+        """A vector for each source: the largest value of each feature of its memory, no caption read."""
         memory, lengths = self.encoder(batch.source, batch.source_lengths)
         self._begin(memory, lengths)  # so that the state that the decoder begins in can be looked at
         return pool_max(memory, lengths)
