@@ -1,5 +1,6 @@
 """A small run of every task, on data that it can learn."""
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,16 @@ def pictures(path: Path, random: random.Random) -> None:
         image.paste(PAINT[colour], (x, y, x + 8, y + 8))
         image.save(path.parent / f"{k}.png")
         lines += [f"{k}.png\ta {colour} square", f"{k}.png\tit is {colour}"]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def waves(path: Path, random: random.Random) -> None:
+    """Two waves of period 8 at different heights, with a little noise."""
+    lines = ["step,who,value"]
+    for who, (level, size) in {"a": (5, 1), "b": (-20, 10)}.items():
+        for k in range(150):
+            value = level + size * (math.sin(2 * math.pi * k / 8) + random.gauss(0, 0.02))
+            lines.append(f"{k},{who},{value:.4f}")
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -147,6 +158,20 @@ TOYS = {
         lambda metrics: metrics["accuracy"] > 0.9,
         new={"square": "box"},
         reading={"tokens": "char"},
+    ),
+    "forecaster": Toy(
+        waves,
+        {
+            "data": {"time": "step", "series": "who", "season": 8},
+            "model": {"hidden": 16, "horizon": 6, "context": 12},
+            "search": {"samples": 5},
+            "training": {"batch_size": 32},
+        },
+        ["1 2 3 4 5 6 7 8 9 10 11 12", "3", "4 4 4 4 4", "-7,8," * 15, "1e9 1e9 1.1e9"],
+        lambda metrics: metrics["mse_scaled"] < 0.01,
+        suffix="csv",
+        changed=lambda text: text.replace("\n3,a,", "\n3,a,1"),
+        reading={"known": ("x",)},
     ),
 }
 assert TOYS.keys() == TASKS.keys()

@@ -32,6 +32,10 @@ TASKS = {
         "throughtime.tasks.captioner:CaptionerTask",
         "Tell what a picture shows.",
     ),
+    "forecaster": (
+        "throughtime.tasks.forecaster:ForecasterTask",
+        "What comes next in series of numbers, and how sure that is.",
+    ),
 }
 
 
