@@ -1,11 +1,13 @@
 """Whole models: they know nothing of files, vocabularies or training."""
 
+from throughtime.models.captioner import Captioner
 from throughtime.models.classifier import Classifier, make_classifier
 from throughtime.models.language_model import LanguageModel
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.tagger import Tagger
 
 __all__ = [
+    "Captioner",
     "Classifier",
     "LanguageModel",
     "Seq2Seq",
