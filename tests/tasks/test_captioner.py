@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from toys import toy_config, toy_run
+from toys import toy_config
 
 import throughtime
 from throughtime.errors import ConfigError, DataError, RunError
