@@ -2,6 +2,7 @@
 
 from throughtime.models.captioner import Captioner
 from throughtime.models.classifier import Classifier, make_classifier
+from throughtime.models.forecaster import Forecaster
 from throughtime.models.language_model import LanguageModel
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.tagger import Tagger
@@ -9,6 +10,7 @@ from throughtime.models.tagger import Tagger
 __all__ = [
     "Captioner",
     "Classifier",
+    "Forecaster",
     "LanguageModel",
     "Seq2Seq",
     "Tagger",
