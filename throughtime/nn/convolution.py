@@ -12,24 +12,14 @@ from throughtime.errors import ConfigError, ShapeError
 from throughtime.nn.options import check_sizes
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each place of [B, C, h, w] (Ba, Kiros & Hinton 2016).
-
-    Unlike a batch norm it looks at one picture alone, and unlike a group norm at one place alone: what is
-    elsewhere in the picture does not show.
-    """
-
-    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """The same with mean 0 and variance 1 at each place, scaled and moved as it is learned."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 class Convolution(nn.Sequential):
     """Pixels [B, 3, H, W], of mean near 0, to features [B, channels[-1], H / 2^k, W / 2^k] by k layers.
 
     For each of k `channels` a convolution of 3 x 3 that halves both sides, and before the next another that
-    keeps them, each followed by a `ChannelNorm` and a ReLU. With k = 2 a feature is made of 11 x 11 pixels,
-    with 3 of 27 x 27, and of nothing else: where attention lies says what it sees.
+    keeps them, each followed by a ReLU, and with the first weights of He et al. (2015). With k = 2 a feature is
+    made of 11 x 11 pixels, with 3 of 27 x 27, and of nothing else: where attention lies says what it sees. So
+    there is no norm: over a batch or a picture it tells each place of others, and over the channels of a place
+    it makes the empty ones as loud as the rest.
 
     Raises `ConfigError` where there are no channels.
     """
@@ -50,9 +40,10 @@ class Convolution(nn.Sequential):
 
 
 def _convolution(below: int, width: int, stride: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(below, width, 3, stride, padding=1, bias=False)
+    convolution = nn.Conv2d(below, width, 3, stride, padding=1)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    return [convolution, ChannelNorm(width), nn.ReLU()]
+    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    return [convolution, nn.ReLU()]
 
 
 class PictureGrid(nn.Module):
