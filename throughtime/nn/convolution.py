@@ -16,10 +16,10 @@ class Convolution(nn.Sequential):
     """Pixels [B, 3, H, W], of mean near 0, to features [B, channels[-1], H / 2^k, W / 2^k] by k layers.
 
     For each of k `channels` a convolution of 3 x 3 that halves both sides, and before the next another that
-    keeps them, each followed by a ReLU, and with the first weights of He et al. (2015). With k = 2 a feature is
-    made of 11 x 11 pixels, with 3 of 27 x 27, and of nothing else: where attention lies says what it sees. So
-    there is no norm: over a batch or a picture it tells each place of others, and over the channels of a place
-    it makes the empty ones as loud as the rest.
+    keeps them, each followed by a ReLU; weights begin as He et al. (2015) have them. With k = 2 a feature is
+    made of 11 x 11 pixels, with 3 of 27 x 27, and of nothing else: where attention lies says what it sees.
+    So there is no norm. Over a batch or a picture it tells each place of others, and over the channels of a
+    place it makes what is empty as loud as the rest.
 
     Raises `ConfigError` where there are no channels.
     """
