@@ -18,6 +18,9 @@ def test_each_layer_halves_the_picture():
 
 def test_a_feature_sees_so_many_pixels():
     network = Convolution([4, 4]).double()
+    for layer in network:
+        if isinstance(layer, torch.nn.GroupNorm):  # which looks at the whole picture
+            layer.forward = lambda x: x
     x = torch.randn(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
     network(x)[0, :, 8, 8].sum().backward()
     seen = x.grad.abs().sum((0, 1))

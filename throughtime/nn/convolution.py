@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.nn.options import check_sizes
 
+#: Channels that `GroupNorm` takes together, where their number allows.
+GROUP = 8
+
 
 class Convolution(nn.Sequential):
     """Pixels [B, 3, H, W], of mean near 0, to features [B, channels[-1], H / 2^k, W / 2^k] by k layers.
 
     For each of k `channels` a convolution of 3 x 3 that halves both sides, and before the next another that
-    keeps them, each followed by a ReLU; weights begin as He et al. (2015) have them. With k = 2 a feature is
-    made of 11 x 11 pixels, with 3 of 27 x 27, and of nothing else: where attention lies says what it sees.
-    So there is no norm. Over a batch or a picture it tells each place of others, and over the channels of a
-    place it makes what is empty as loud as the rest.
+    keeps them, each followed by a group norm (Wu & He 2018) and a ReLU. A group norm looks at one picture
+    alone, so that no picture's features depend on the batch. With k = 2 a feature is made of 11 x 11 pixels,
+    with 3 of 27 x 27, and of what the norms tell of the whole picture.
 
     Raises `ConfigError` where there are no channels.
     """
@@ -40,10 +42,10 @@ class Convolution(nn.Sequential):
 
 
 def _convolution(below: int, width: int, stride: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(below, width, 3, stride, padding=1)
+    groups = max(width // GROUP, 1) if width % GROUP == 0 else 1
+    convolution = nn.Conv2d(below, width, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-    return [convolution, nn.ReLU()]
+    return [convolution, nn.GroupNorm(groups, width), nn.ReLU()]
 
 
 class PictureGrid(nn.Module):
