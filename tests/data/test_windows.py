@@ -68,7 +68,7 @@ def test_a_window_holds_the_values_lags_and_base_of_its_steps():
     step=st.integers(6, 36),
     centre=st.sampled_from(["global", "zero", "mean", "last"]),
     scale=st.sampled_from(["global", "mean", "deviation", "step"]),
-    relative=st.sampled_from(["centre", "previous", "season"]),
+    relative=st.sampled_from(["centre", "previous", "season", "velocity"]),
     lags=st.lists(st.integers(1, 12), max_size=3).map(tuple),
 )
 def test_the_future_changes_no_input(step, centre, scale, relative, lags):
@@ -90,6 +90,14 @@ def test_the_future_changes_no_input(step, centre, scale, relative, lags):
     earlier[step - 1] += 1000
     c = Windows([replace(one, values=earlier)], framing, statistics).batch([Origin(0, step)])
     assert not torch.equal(a.values, c.values)
+
+
+def test_a_forecast_may_be_relative_to_the_last_step_taken_again():
+    one = series()
+    batch = windows([one], replace(FRAMING, relative="velocity")).batch([Origin(0, 20)])
+    steps = np.arange(1, 5)[:, None]
+    expected = one.values[19] + steps * (one.values[19] - one.values[18])
+    np.testing.assert_allclose(batch.base[0, 6:].numpy() + batch.centre[0].numpy(), expected, rtol=1e-5)
 
 
 def test_a_window_does_not_depend_on_the_others():

@@ -24,8 +24,9 @@ Centre = Literal["global", "zero", "mean", "last"]
 #: The unit of a window's values: the training data's deviation; or the context's mean size, its deviation, or
 #: its mean change from step to step.
 Scale = Literal["global", "mean", "deviation", "step"]
-#: What is forecast: the difference to the centre, to the step before, or to the season before.
-Relative = Literal["centre", "previous", "season"]
+#: What is forecast: the difference to the centre, to the step before, to the season before, or to where the
+#: last step of the context, taken again and again, would lead.
+Relative = Literal["centre", "previous", "season", "velocity"]
 #: The least unit, as a share of the context's mean size: a constant context has no deviation.
 LEAST = 1e-3
 
@@ -165,6 +166,9 @@ class Windows:
         base = np.zeros_like(values)
         if framing.relative == "season":
             base = self._lagged(framing.season, rows, at, begin) - centre[:, None]
+        elif framing.relative == "velocity":
+            last, older = self.values[at - 1], self.values[np.maximum(at - 2, begin)]
+            base = (last - centre)[:, None] + (rows - at[:, None] + 1)[..., None] * (last - older)[:, None]
         shown = [(each - centre[:, None]) / scale[:, None] for each in lagged]
         inputs = [*shown, self._known[inside], self._past_of(rows, at, begin)]
         own = np.log(scale / np.asarray(self.statistics.parts["values"].deviation))
@@ -256,7 +260,7 @@ class WindowBatches:
 
 
 def turned(batch: WindowBatch, angles: Float[Tensor, "B"]) -> WindowBatch:
-    """Windows of positions in a plane, each turned about its centre."""
+    """Windows of positions in a plane, each turned about its centre; they have no lags."""
     cos, sin = angles.cos(), angles.sin()
     matrix = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
     turn = {name: getattr(batch, name) @ matrix.mT for name in ("before", "values", "base")}

@@ -6,6 +6,7 @@ from throughtime.models.forecaster import Forecaster
 from throughtime.models.language_model import LanguageModel
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.tagger import Tagger
+from throughtime.models.transcriber import Transcriber
 
 __all__ = [
     "Captioner",
@@ -14,5 +15,6 @@ __all__ = [
     "LanguageModel",
     "Seq2Seq",
     "Tagger",
+    "Transcriber",
     "make_classifier",
 ]
