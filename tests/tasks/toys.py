@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 
 from throughtime.tasks.table import TASKS, find_task
 from throughtime.tasks.task import DataConfig
 
+PAINT = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 210)}
 COLOURS, THINGS = ["red", "green", "blue"], ["house", "car", "tree", "dog"]
 
 
@@ -52,6 +54,19 @@ def pairs(path: Path, random: random.Random) -> None:
     for k in range(300):
         digits = [str(random.randint(0, 3)) for _ in range(1 + k % 4)]
         lines.append(f"{''.join(digits)}\t{''.join(reversed(digits))}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def pictures(path: Path, random: random.Random) -> None:
+    """A square of a colour somewhere on grey, and two captions of it."""
+    lines = []
+    for k in range(60):
+        colour = list(PAINT)[k % 3]
+        image = Image.new("RGB", (16, 16), (random.randint(90, 160),) * 3)
+        x, y = random.randint(0, 8), random.randint(0, 8)
+        image.paste(PAINT[colour], (x, y, x + 8, y + 8))
+        image.save(path.parent / f"{k}.png")
+        lines += [f"{k}.png\ta {colour} square", f"{k}.png\tit is {colour}"]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -165,6 +180,24 @@ TOYS = {
         lambda metrics: metrics["accuracy"] > 0.9,
         new={"3": "7"},
         reading={"tokens": "word"},
+    ),
+    "captioner": Toy(
+        pictures,
+        {
+            "data": {"input": "1", "target": "2", "size": 16},
+            "model": {
+                "model": "initial-state",
+                "hidden": 24,
+                "features": 24,
+                "channels": (12, 16),
+                "dropout": 0.0,
+            },
+            "training": {"batch_size": 8, "learning_rate": 0.01},
+        },
+        [Path("0.png"), Path("4.png"), Path("8.png"), Path("3.png")],
+        lambda metrics: metrics["accuracy"] > 0.9,
+        new={"square": "box"},
+        reading={"tokens": "char"},
     ),
     "forecaster": Toy(
         waves,

@@ -31,6 +31,7 @@ COMMANDS = {
     "listen": ("throughtime.cli.listen", "Write down what is said on standard input while it is said."),
     "evaluate": ("throughtime.cli.evaluate", "Measure a trained model on other data."),
     "embed": ("throughtime.cli.embed", "Make a vector for each input, and find what is alike."),
+    "world": ("throughtime.cli.world", "Make a world of coloured shapes to learn from, with captions."),
     "bench": ("throughtime.cli.bench", "Time every cell on this machine beside what else would run it."),
     "cells": ("throughtime.cli.cells", "List the recurrences, or show the equations of one."),
 }

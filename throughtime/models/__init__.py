@@ -1,5 +1,6 @@
 """Whole models: they know nothing of files, vocabularies or training."""
 
+from throughtime.models.captioner import Captioner
 from throughtime.models.classifier import Classifier, make_classifier
 from throughtime.models.forecaster import Forecaster
 from throughtime.models.language_model import LanguageModel
@@ -8,6 +9,7 @@ from throughtime.models.tagger import Tagger
 from throughtime.models.transcriber import Transcriber
 
 __all__ = [
+    "Captioner",
     "Classifier",
     "Forecaster",
     "LanguageModel",

@@ -28,6 +28,10 @@ TASKS = {
         "throughtime.tasks.seq2seq:Seq2SeqTask",
         "Turn one sequence into another: translate, answer, correct, summarise.",
     ),
+    "captioner": (
+        "throughtime.tasks.captioner:CaptionerTask",
+        "Tell what a picture shows.",
+    ),
     "forecaster": (
         "throughtime.tasks.forecaster:ForecasterTask",
         "What comes next in series of numbers, and how sure that is.",

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 Paths = tuple[Path, ...]
 
 #: What a run may have otherwise when it goes on: where the data are, and how long and fast to train.
-MAY_CHANGE = {"paths", "valid", "test", *TrainingConfig.model_fields} - {"optimizer", "seed"}
+MAY_CHANGE = {"paths", "valid", "test", "folder", *TrainingConfig.model_fields} - {"optimizer", "seed"}
 #: Options that decide what the inputs and answers of a model are.
 READING = (
-    *("tokens", "columns", "kmer_length", "lower", "multi_label", "scheme"),
+    *("tokens", "columns", "kmer_length", "lower", "multi_label", "scheme", "size"),
     *("targets", "known", "past", "static", "calendar", "season", "positions"),
     *("context", "lags", "centre", "scale", "relative", "horizons"),
     *("rate", "mels", "normalise"),

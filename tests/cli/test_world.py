@@ -1,0 +1,26 @@
+"""`throughtime world`."""
+
+import pytest
+
+from throughtime.cli.main import main
+
+
+def test_a_world_is_made(tmp_path, capsys):
+    assert main(["world", str(tmp_path / "w"), "--scenes", "3", "--size", "32"]) == 0
+    assert "3 scenes" in capsys.readouterr().err
+    assert len(list((tmp_path / "w/scenes").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--size", "4"], "too small"), (["--scenes", "0"], "leaves nothing to make")],
+)
+def test_what_cannot_be_made_is_said(tmp_path, capsys, options, said):
+    assert main(["world", str(tmp_path / "w"), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path, capsys):
+    assert main(["world", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
