@@ -1,7 +1,10 @@
 """A small run of every task, on data that it can learn."""
 
 import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -49,24 +52,64 @@ def pairs(path: Path, random: random.Random) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-#: For each task: its data, the options that make it small and quick, and some inputs.
+def _moved(text: str) -> str:
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[:-9] + lines[:9])
+
+
+@dataclass(frozen=True)
+class Toy:
+    """The small run of a task.
+
+    write      writes its data into a file, and what belongs to them beside it.
+    options    what makes it small and quick.
+    inputs     some inputs; a path is one beside the data.
+    learnt     whether the best validation shows that it has learned.
+    suffix     of the file.
+    changed    other data of the same kind.
+    new        what is put in place of what, so that there is something new to read; nothing where a task has
+               no vocabulary.
+    reading    an option of the data that a run which begins from another cannot have otherwise.
+    """
+
+    write: Callable[[Path, random.Random], None]
+    options: dict[str, dict[str, Any]]
+    inputs: Sequence[Any]
+    learnt: Callable[[dict[str, float]], bool]
+    suffix: str = "tsv"
+    changed: Callable[[str], str] = _moved
+    new: Mapping[str, str] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+
 TOYS = {
-    "language-model": (
+    "language-model": Toy(
         texts,
         {"model": {"hidden": 24, "dropout": 0.0}, "training": {"chunk_length": 16, "batch_size": 4}},
         ["the cat", "the dog sat on the mat", "o", "zebra zebra " * 12],
+        lambda metrics: metrics["loss"] < 0.4,
+        suffix="txt",
+        new={"dog": "wug"},
+        reading={"tokens": "bpe"},
     ),
-    "classifier": (
+    "classifier": Toy(
         labels,
         {"model": {"hidden": 8, "embedding": 8, "dropout": 0.0}, "training": {"batch_tokens": 60}},
         ["red house", "car tree dog blue", "", "green", "zebra", "tree " * 30 + "red"],
+        lambda metrics: metrics["accuracy"] > 0.9,
+        new={"green": "violet", "GREEN": "VIOLET"},
+        reading={"tokens": "bpe"},
     ),
-    "tagger": (
+    "tagger": Toy(
         tags,
         {"model": {"hidden": 16, "embedding": 8, "dropout": 0.0}, "training": {"batch_tokens": 60}},
         ["red house and dog", "and", "", "blue tree " * 9, "the zebra and green car"],
+        lambda metrics: metrics["f1"] > 0.9,
+        suffix="conll",
+        new={"green": "violet", "THING": "ANIMAL"},
+        reading={"lower": False},
     ),
-    "seq2seq": (
+    "seq2seq": Toy(
         pairs,
         {
             "data": {"input": "1", "target": "2", "tokens": "char"},
@@ -74,20 +117,27 @@ TOYS = {
             "training": {"batch_tokens": 400, "learning_rate": 0.02},
         },
         ["12", "0123", "", "3", "9", "012301230123"],
+        lambda metrics: metrics["accuracy"] > 0.9,
+        new={"3": "7"},
+        reading={"tokens": "word"},
     ),
 }
-SUFFIX = {"language-model": "txt", "tagger": "conll"}
 assert TOYS.keys() == TASKS.keys()
+
+
+def toy_inputs(name: str, run: Path) -> list[Any]:
+    """The inputs of a toy, beside the run that was trained on it."""
+    return [run.parent / each if isinstance(each, Path) else each for each in TOYS[name].inputs]
 
 
 def toy_config(name: str, folder: Path, **training):
     """The configuration of a task over its data, which are written into the folder."""
-    write, options, _ = TOYS[name]
-    path = folder / f"data.{SUFFIX.get(name, 'tsv')}"
+    toy = TOYS[name]
+    path = folder / f"data.{toy.suffix}"
     if not path.exists():
-        write(path, random.Random(0))
+        toy.write(path, random.Random(0))
     task = find_task(name)
-    options = {"data": {}, "training": {}} | options
+    options = {"data": {}, "training": {}} | toy.options
     data = options["data"] | {"paths": (path,)}
     training = {"max_epochs": 20, "learning_rate": 0.02} | options["training"] | training
     return task, task.config_type(**options | {"data": data, "training": training})
