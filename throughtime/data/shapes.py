@@ -109,6 +109,21 @@ def make_scene(random: np.random.Generator, size: int = 64) -> Scene:
     return Scene(things, caption, (None, 0, 0, *between, 1, 1), background)
 
 
+def descriptions(scene: Scene) -> list[tuple[str, tuple[int | None, ...]]]:
+    """All captions of this form that are true, and for each of their words what it names, as in `Scene.named`.
+
+    There is the scene's own, and, where there are two things, the one that begins with the other.
+    """
+    own = (scene.caption, scene.named)
+    if len(scene.things) == 1:
+        return [own]
+    one, other = scene.things
+    [relation] = [relation for relation in RELATIONS if holds(relation, other.box, one.box)]
+    caption = f"a {other.colour} {other.shape} is {relation} a {one.colour} {one.shape}"
+    between = [None] * len(f"is {relation} a".split())
+    return [own, (caption, (None, 1, 1, *between, 0, 0))]
+
+
 def holds(relation: str, one: Box, other: Box) -> bool:
     """Whether a thing with the first box clearly stands in this relation to one with the second."""
     axis, smaller = RELATIONS[relation]
@@ -146,7 +161,7 @@ def paint(things: Sequence[Thing], background: Colour, size: int, random: np.ran
 
 
 def write_scenes(folder: Path, count: int, size: int = 64, seed: int = 0) -> None:
-    """Pictures `scenes/00000.png` and on, and `captions.jsonl` with a row for each.
+    """Pictures `scenes/00000.png` and on, and `captions.jsonl` with a row for each of their `descriptions`.
 
     Columns: "image" (a path from the folder), "caption", "objects" (the box of each thing) and "named" (as in
     `Scene.named`). Scene k depends on the seed and k alone. Raises `StorageError` where the folder cannot be
@@ -161,7 +176,8 @@ def write_scenes(folder: Path, count: int, size: int = 64, seed: int = 0) -> Non
             name = f"scenes/{k:05}.png"
             paint(scene.things, scene.background, size, random).save(folder / name)
             boxes = [thing.box for thing in scene.things]
-            rows.append({"image": name, "caption": scene.caption, "objects": boxes, "named": scene.named})
+            for caption, named in descriptions(scene):
+                rows.append({"image": name, "caption": caption, "objects": boxes, "named": named})
         (folder / "captions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
 
 

@@ -1,0 +1,199 @@
+"""Still pictures: files of PNG and JPEG as numbers of one size, and tables of pictures with captions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from throughtime.data.columns import Table, join_tables
+from throughtime.data.labelled import read_texts
+from throughtime.data.tables import read_table
+from throughtime.data.text import is_text, read_lines
+from throughtime.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+Pixels = NDArray[np.uint8]
+
+#: The formats that are read, and the ends of their files' names.
+FORMATS = ("PNG", "JPEG")
+SUFFIXES = (".png", ".jpg", ".jpeg")
+#: What a picture stands on where it lets light through.
+PAPER = "white"
+#: What Pillow calls the ways to hold a colour, in words.
+MODES = {"1": "black and white", "L": "grey", "P": "palette", "LA": "grey with alpha", "RGBA": "alpha"}
+
+
+def read_picture(path: str | Path, size: int) -> Pixels:
+    """The red, green and blue [3, size, size] of a picture, 0 to 255.
+
+    The picture is turned as its EXIF orientation says, its shorter side is made `size` long (bicubic, with
+    smoothing) and what the longer one has more is cut off on both sides alike. Grey, palette and CMYK become
+    RGB, and what is transparent stands on white.
+
+    Raises `DataError` for what is no whole PNG or JPEG.
+    """
+    return _read(Path(path), size)[0]
+
+
+def read_pictures(
+    paths: Sequence[Path], size: int, places: Sequence[str] | None = None, skip_damaged: bool = False
+) -> tuple[Pixels, list[int]]:
+    """The pictures [N, 3, size, size] of files that can be read, and which of the paths those are.
+
+    How many were no RGB is said in a warning. Raises `DataError` where a picture cannot be read, with the
+    number of such and the first, and with `places` where that was asked for; with `skip_damaged` a warning
+    says the same.
+    """
+    found: list[Pixels] = []
+    kept: list[int] = []
+    wrong: list[str] = []
+    modes: Counter[str] = Counter()
+    for k, path in enumerate(paths):
+        try:
+            pixels, mode = _read(path, size)
+        except DataError as error:
+            wrong.append(str(error) if places is None else f"{places[k]}: {error}")
+            continue
+        found.append(pixels)
+        kept.append(k)
+        modes[mode] += 1
+    if wrong:
+        message = f"{len(wrong)} of {len(paths)} pictures cannot be read; the first: {wrong[0]}"
+        if not (skip_damaged and found):
+            raise DataError(message if len(paths) > 1 else wrong[0])
+        logger.warning("%s; they are left out", message)
+    if others := {mode: count for mode, count in modes.items() if mode != "RGB"}:
+        told = ", ".join(f"{count} {MODES.get(mode, mode)}" for mode, count in sorted(others.items()))
+        logger.warning("%d of %d pictures were made RGB: %s", sum(others.values()), len(found), told)
+    return np.stack(found) if found else np.zeros((0, 3, size, size), np.uint8), kept
+
+
+def _read(path: Path, size: int) -> tuple[Pixels, str]:
+    """The pixels of a picture, and the mode they were in."""
+    try:
+        if not path.stat().st_size:
+            raise DataError(f"{path} is empty: give a picture, PNG or JPEG")
+        with Image.open(path, formats=FORMATS) as file:
+            mode = file.mode
+            whole = _to_rgb(ImageOps.exif_transpose(file))
+            fitted = ImageOps.fit(whole, (size, size), Image.Resampling.BICUBIC)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is no picture that can be read: give PNG or JPEG") from None
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there: give the path from the table's folder, or --folder") from None
+    except Exception as error:  # the library raises whatever its decoders do
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise DataError(f"{path} is damaged: {reason}; mend it or leave it out") from None
+    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1)), mode
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut at 255
+        return Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        over = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, PAPER), over).convert("RGB")
+    return picture.convert("RGB")
+
+
+@dataclass(frozen=True, eq=False)
+class Captioned:
+    """Picture k is `pixels[k]` [3, size, size], of the file `paths[k]`, and has the captions `captions[k]`, one or more."""
+
+    pixels: Pixels
+    paths: list[Path]
+    captions: list[list[str]]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def digest(self) -> str:
+        """The same for the same pictures and captions only, wherever their files lie."""
+        sha = hashlib.sha256(json.dumps(self.captions).encode())
+        sha.update(self.pixels.tobytes())
+        return sha.hexdigest()
+
+    def select(self, rows: Sequence[int]) -> Captioned:
+        """These pictures, in this order, each with all of its captions."""
+        return Captioned(
+            self.pixels[list(rows)], [self.paths[row] for row in rows], [self.captions[row] for row in rows]
+        )
+
+
+def read_captioned(
+    paths: Sequence[str | Path],
+    size: int,
+    *,
+    picture: str = "image",
+    caption: str = "caption",
+    folder: Path | None = None,
+    skip_damaged: bool = False,
+) -> Captioned:
+    """The pictures of tables, each as `read_picture` reads it, with all captions that they give it.
+
+    Tables are those of `read_table`, with a path in the column `picture` and a text in the column `caption`;
+    a path goes from `folder`, or from the folder of its table. Rows of one file are one picture with several
+    captions, in the order of the rows. White space around a caption is not part of it. Rows without a caption
+    are left out, which a warning says.
+
+    Raises `DataError`, with file and row, for a row without a path and where no caption is left, and for
+    pictures as `read_pictures` does.
+    """
+    tables = [(Path(path), read_table(path, (picture, caption))) for path in paths]
+    files = chain.from_iterable(picture_paths(table, picture, folder or path.parent) for path, table in tables)
+    table = join_tables([table for _, table in tables])
+    captions: dict[Path, list[str]] = {}
+    places: dict[Path, str] = {}
+    empty: list[int] = []
+    for row, (file, text) in enumerate(zip(files, read_texts(table, (caption,)), strict=True)):
+        if not text:
+            empty.append(row)
+            continue
+        captions.setdefault(file, []).append(text)
+        places.setdefault(file, table.place(row))
+    if empty:
+        message = f"{len(empty)} of {len(table)} rows have no caption, the first is {table.place(empty[0])}"
+        if not captions:
+            raise DataError(f"{message}: give each picture a text in the column {caption}")
+        logger.warning("%s: they are left out", message)
+    found = list(captions)
+    pixels, kept = read_pictures(found, size, list(places.values()), skip_damaged)
+    return Captioned(pixels, [found[k] for k in kept], [captions[found[k]] for k in kept])
+
+
+def picture_paths(table: Table, column: str, folder: Path) -> list[Path]:
+    """The file of each row, its path going from `folder`; raises `DataError`, with the row, where it is none."""
+    files = []
+    for row, value in enumerate(table.column(column)):
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(f"{table.place(row)}: {column} is {value!r:.40}: give the path of a picture")
+        files.append(Path(os.path.normpath(folder / value.strip())))
+    return files
+
+
+def list_pictures(path: Path, column: str, folder: Path | None = None) -> list[Path]:
+    """The pictures that a file names: itself where it is one, the lines of a text, a column of a table.
+
+    Paths go from `folder`, or from that of the file. A picture that a table names several times comes once.
+    """
+    start = folder or path.parent
+    if path.suffix.lower() in SUFFIXES:
+        return [path]
+    if is_text(path):
+        return [Path(os.path.normpath(start / line.strip())) for line in read_lines(path) if line.strip()]
+    return list(dict.fromkeys(picture_paths(read_table(path, (column,)), column, start)))

@@ -1,0 +1,266 @@
+"""Models that tell what they see: the probability of a sentence given a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, cast, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from throughtime.cells.cell import Cell
+from throughtime.cells.initial import glorot
+from throughtime.errors import ConfigError
+from throughtime.heads.categorical import Categorical, Loss
+from throughtime.models.embedding import make_embedding
+from throughtime.nn.convolution import PictureGrid
+from throughtime.nn.dropout import drop_steps
+from throughtime.nn.masks import padding_mask
+from throughtime.nn.memory_attention import Attention, Memory
+from throughtime.nn.options import check_sizes
+from throughtime.nn.pooling import pool_mean
+from throughtime.nn.recurrent import Recurrent
+from throughtime.nn.state import State, select_rows
+
+#: How the decoder knows what is to be seen.
+Kind = Literal["attention", "initial-state", "conditioned"]
+
+
+class Encoder(Protocol):
+    """What a sentence is about as a memory: the places of a picture, or the frames of a clip."""
+
+    features: int
+
+    def __call__(
+        self, source: Tensor, lengths: Int[Tensor, "P"]
+    ) -> tuple[Float[Tensor, "P S F"], Int[Tensor, "P"]]:
+        """The memory, and how many of its S steps are real in each row."""
+
+
+class PictureEncoder(nn.Module):
+    """The places of one picture, row by row: a `PictureGrid`, of which all steps are real."""
+
+    def __init__(self, grid: PictureGrid) -> None:
+        super().__init__()
+        self.grid, self.features = grid, grid.features
+
+    def forward(
+        self, source: Tensor, lengths: Int[Tensor, "P"]
+    ) -> tuple[Float[Tensor, "P S F"], Int[Tensor, "P"]]:
+        """The memory of pictures [P, 3, H, W] in bytes; `lengths` is not read."""
+        memory, _ = self.grid(source)
+        return memory, torch.full_like(lengths, memory.shape[1])
+
+
+class CaptionBatch(Protocol):
+    """What is read of a batch: P sources, and B captions of them."""
+
+    @property
+    def source(self) -> Tensor:
+        """What the encoder reads [P, ...]."""
+
+    @property
+    def source_lengths(self) -> Tensor:
+        """How many steps of it are real [P]: frames of a clip, 1 of a picture."""
+
+    @property
+    def rows(self) -> Tensor:
+        """The source of each caption [B]."""
+
+    @property
+    def inputs(self) -> Tensor:
+        """What the decoder reads [B, T]: the boundary, then the tokens of the caption."""
+
+    @property
+    def targets(self) -> Tensor:
+        """The token after each of them [B, T], the boundary after the last; -100 in padding."""
+
+    @property
+    def target_lengths(self) -> Tensor:
+        """How many inputs are real [B]."""
+
+
+@dataclass(frozen=True)
+class CaptionState:
+    """What the decoder has in hand between two tokens.
+
+    recurrent  of its recurrence.
+    memory     what it looks at; None without attention.
+    """
+
+    recurrent: State
+    memory: Memory | None = None
+
+
+class Captioner(nn.Module):
+    """p(y_t | y_<t, picture) = softmax(V h~_t + b) by an encoder and a recurrent decoder.
+
+        m_1 .. m_S = encoder(picture)        v = 1/S Σ_s m_s       h_t = decoder(E y_{t-1}, h_{t-1})
+
+    "conditioned": h_t = tanh(W_x E y_{t-1} + W_h h_{t-1} + W_i v' + b), v' = W v: the picture enters at every
+    step (Karpathy & Fei-Fei 2015), by the cell `image_rnn`; h~ = h.
+
+    "initial-state": the decoder reads W v before the first token, as if it were one, and knows of the picture
+    what its state keeps of that; h~ = h (Show and Tell, Vinyals et al. 2015). For any cell.
+
+    "attention": it begins in the same way, and looks at the picture again for each word (Show, Attend and
+    Tell, Xu et al. 2015, "soft"):
+
+        a_ts = softmax_s(score(h_t, m_s))     β_t = σ(w h_t + b)     h~_t = tanh(U [β_t Σ_s a_ts m_s ; h_t])
+
+    Xu et al. ask with h_{t-1}, and the context enters the recurrence at step t. Here, in the order of Luong,
+    Pham & Manning (2015), the question is h_t and the context enters the word's probability alone, so that
+    in training the recurrence runs over all words in one call and attention over all of them in another.
+    What was said before, which h_t knows, tells where attention went.
+
+    encoder     makes the memory; its `features` are F.
+    classes     how many tokens there are.
+    boundary    the token that the decoder reads first, and that ends a caption.
+    cell        of the decoder; "conditioned" has its own.
+    attention   the score, a kind of `throughtime.nn.memory_attention.Attention`.
+    doubly_stochastic
+                λ of the penalty λ Σ_s (1 - Σ_t a_ts)², which training adds to the nats of each caption: all
+                places want to be looked at once, in sum over the words (Xu et al. 2015, equation 14).
+    dropout     on embeddings, between layers and on h~, in training only.
+    tied        V = E (Press & Wolf 2017).
+
+    Raises `ConfigError` for options that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        classes: int,
+        boundary: int,
+        *,
+        model: Kind = "attention",
+        cell: Cell | str = "lstm",
+        hidden: int = 256,
+        layers: int = 1,
+        embedding: int | None = None,
+        attention: Literal["additive", "dot", "general"] = "additive",
+        doubly_stochastic: float = 0.0,
+        dropout: float = 0.2,
+        tied: bool = True,
+    ) -> None:
+        super().__init__()
+        embedding = hidden if embedding is None else embedding
+        _check(model, classes, boundary, hidden, embedding, tied)
+        self.model, self.hidden, self.dropout = model, hidden, dropout
+        self.doubly_stochastic = doubly_stochastic
+        self.encoder = encoder
+        self.embedding = make_embedding(classes, embedding)
+        cell = "image_rnn" if model == "conditioned" else cell
+        self.decoder = Recurrent(cell, embedding, hidden, layers=layers, dropout=dropout)
+        self.picture = nn.Linear(encoder.features, layers * hidden if model == "conditioned" else embedding)
+        self.attention: Attention | None = None
+        if model == "attention":
+            self.attention = Attention(attention, hidden, encoder.features)
+            self.gate = nn.Linear(hidden, 1)
+            self.join = nn.Linear(encoder.features + hidden, hidden, bias=False)
+            self.join.weight.data = glorot(hidden, encoder.features + hidden, None)
+        weight = cast(nn.Parameter, self.embedding.weight)
+        self.head = Categorical(hidden, classes, weight if tied else None)
+
+    def loss(self, batch: CaptionBatch, state: State | None = None) -> Loss:
+        """The summed cross-entropy of `batch.targets`, each token before given.
+
+        Captions do not hang together: no `state` is read, and an empty one is returned.
+        """
+        features, weights = self._read_captions(batch)
+        real = (batch.targets != -100).flatten().nonzero()[:, 0]
+        chosen = features.flatten(0, 1).index_select(0, real)
+        loss = self.head.loss(self._drop(chosen[:, None])[:, 0], batch.targets.flatten()[real])
+        if not (self.training and self.doubly_stochastic and weights is not None):
+            return loss
+        unseen = (1 - _real(weights, batch.target_lengths).sum(1)).square()
+        return replace(loss, penalty=self.doubly_stochastic * unseen.sum() / max(loss.count, 1))
+
+    @torch.no_grad()
+    def attention_weights(self, batch: CaptionBatch) -> Float[Tensor, "B T S"]:
+        """How much each word looks at each place, each token before given; rows after the last are zero.
+
+        Raises `ConfigError` for a model without attention.
+        """
+        weights = self._read_captions(batch)[1]
+        if weights is None:
+            raise ConfigError(f'the model "{self.model}" has no attention to look at: train "attention"')
+        return _real(weights, batch.target_lengths)
+
+    def begin(self, source: Tensor, source_lengths: Int[Tensor, "P"]) -> CaptionState:
+        """The state before the first token: the source, encoded and seen as a whole."""
+        return self._begin(*self.encoder(source, source_lengths))
+
+    def step(
+        self, tokens: Int[Tensor, "R"], state: CaptionState
+    ) -> tuple[Float[Tensor, "R C"], CaptionState]:
+        """The log-probability of every token after `tokens`, and the state after them."""
+        x = F.embedding(tokens, self.embedding.weight)
+        h, recurrent = self.decoder(x[:, None], state.recurrent)
+        features, _ = self._look(h, state.memory)
+        return self.head.log_probs(features[:, 0]), CaptionState(recurrent, state.memory)
+
+    def select(self, state: CaptionState, rows: Int[Tensor, "R"]) -> CaptionState:
+        """The rows of a state that `rows` names, in its order; one may be named several times."""
+        memory = None if state.memory is None else state.memory.select(rows)
+        return CaptionState(select_rows(state.recurrent, rows), memory)
+
+    def vectors(self, batch: CaptionBatch) -> Float[Tensor, "P F"]:
+        """A vector for each source: the mean of its memory. Captions are not read."""
+        memory, lengths = self.encoder(batch.source, batch.source_lengths)
+        self._begin(memory, lengths)  # so that the state that the decoder begins in can be looked at
+        return pool_mean(memory, lengths)
+
+    def _read_captions(
+        self, batch: CaptionBatch
+    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T S"] | None]:
+        """What the softmax reads at each target, and the weights of attention."""
+        state = self.select(self.begin(batch.source, batch.source_lengths), batch.rows)
+        tokens = batch.inputs.masked_fill(padding_mask(batch.target_lengths, batch.inputs.shape[1]), 0)
+        x = self._drop(F.embedding(tokens, self.embedding.weight))
+        h, _ = self.decoder(x, state.recurrent, batch.target_lengths)
+        return self._look(h, state.memory)
+
+    def _begin(self, memory: Float[Tensor, "P S F"], lengths: Int[Tensor, "P"]) -> CaptionState:
+        seen = self.picture(pool_mean(memory, lengths))
+        state = self.decoder.begin(len(memory))
+        if self.model == "conditioned":
+            parts = seen.chunk(self.decoder.layers, -1)
+            return CaptionState(tuple((h, part) for (h, _), part in zip(state, parts, strict=True)))
+        _, state = self.decoder(seen[:, None], state)
+        return CaptionState(
+            state, None if self.attention is None else self.attention.prepare(memory, lengths)
+        )
+
+    def _look(
+        self, h: Float[Tensor, "B T H"], memory: Memory | None
+    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T S"] | None]:
+        """What the softmax reads, with what attention found, and the weights."""
+        if self.attention is None:
+            return h, None
+        assert memory is not None
+        context, weights = self.attention(h, memory)
+        return self.join(torch.cat([self.gate(h).sigmoid() * context, h], -1)).tanh(), weights
+
+    def _drop(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B T F"]:
+        return drop_steps(x, self.dropout, variational=False) if self.training and self.dropout else x
+
+
+def _real(weights: Float[Tensor, "B T S"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B T S"]:
+    """The weights without those of padding."""
+    return weights.masked_fill(padding_mask(lengths, weights.shape[1])[..., None], 0)
+
+
+def _check(model: str, classes: int, boundary: int, hidden: int, embedding: int, tied: bool) -> None:
+    if model not in get_args(Kind):
+        raise ConfigError(f'there is no captioner "{model}": there are {", ".join(get_args(Kind))}')
+    check_sizes(classes=classes, hidden=hidden, embedding=embedding)
+    if not 0 <= boundary < classes:
+        raise ConfigError(f"boundary must be a token, 0 to {classes - 1}, got {boundary}")
+    if tied and embedding != hidden:
+        raise ConfigError(
+            f"tied weights need embedding = hidden, got {embedding} and {hidden}: "
+            "leave the embedding out, or set tied to false"
+        )
