@@ -52,6 +52,28 @@ def pairs(path: Path, random: random.Random) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def clips(path: Path, random: random.Random) -> None:
+    """A white column walks left or right, and stays for some time; clips of one to six frames."""
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    rows = []
+    for k in range(48):
+        folder = path.parent / f"clips/{k}"
+        folder.mkdir(parents=True)
+        place, labels = random.randint(5, 10), []
+        for t in range(k % 6 + 1):
+            labels.append(random.choice(["left", "right", "still"]) if t else "still")
+            place += {"left": -1, "right": 1, "still": 0}[labels[-1]]
+            frame = np.zeros((16, 16, 3), np.uint8)
+            frame[:, place - 1 : place + 1] = 255
+            Image.fromarray(frame).save(folder / f"{t}.png")
+        rows.append({"clip": f"clips/{k}", "labels": " ".join(labels)})
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
 def _moved(text: str) -> str:
     lines = text.splitlines(keepends=True)
     return "".join(lines[:-9] + lines[:9])
@@ -108,6 +130,20 @@ TOYS = {
         suffix="conll",
         new={"green": "violet", "THING": "ANIMAL"},
         reading={"lower": False},
+    ),
+    "frame-tagger": Toy(
+        clips,
+        {
+            "data": {"size": 16},
+            "model": {"hidden": 16, "channels": (8, 16), "features": 16, "dropout": 0.0},
+            "training": {"batch_frames": 30, "learning_rate": 0.01, "max_epochs": 15},
+        },
+        [Path(f"clips/{k}") for k in (0, 5, 11, 3, 1, 17)],
+        lambda metrics: metrics["accuracy"] > 0.9,
+        suffix="jsonl",
+        changed=lambda text: text.replace("left", "gauche"),
+        new={"left": "gauche"},
+        reading={"every": 2},
     ),
     "seq2seq": Toy(
         pairs,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ def read_picture(path: str | Path, size: int) -> Pixels:
 
     Raises `DataError` for what is no whole PNG or JPEG.
     """
-    return _read(Path(path), size)[0]
+    return load_picture(Path(path), size).pixels
 
 
 def read_pictures(
@@ -62,33 +63,40 @@ def read_pictures(
     modes: Counter[str] = Counter()
     for k, path in enumerate(paths):
         try:
-            pixels, mode = _read(path, size)
+            picture = load_picture(path, size)
         except DataError as error:
             wrong.append(str(error) if places is None else f"{places[k]}: {error}")
             continue
-        found.append(pixels)
+        found.append(picture.pixels)
         kept.append(k)
-        modes[mode] += 1
+        modes[picture.mode] += 1
     if wrong:
         message = f"{len(wrong)} of {len(paths)} pictures cannot be read; the first: {wrong[0]}"
         if not (skip_damaged and found):
             raise DataError(message if len(paths) > 1 else wrong[0])
         logger.warning("%s; they are left out", message)
-    if others := {mode: count for mode, count in modes.items() if mode != "RGB"}:
-        told = ", ".join(f"{count} {MODES.get(mode, mode)}" for mode, count in sorted(others.items()))
-        logger.warning("%d of %d pictures were made RGB: %s", sum(others.values()), len(found), told)
+    if told := other_modes(modes):
+        logger.warning("pictures were made RGB: %s", told)
     return np.stack(found) if found else np.zeros((0, 3, size, size), np.uint8), kept
 
 
-def _read(path: Path, size: int) -> tuple[Pixels, str]:
-    """The pixels of a picture, and the mode they were in."""
+class Loaded(NamedTuple):
+    """A picture as it is read: its pixels, and the mode and the sides (width, height) that it had."""
+
+    pixels: Pixels
+    mode: str
+    sides: tuple[int, int]
+
+
+def load_picture(path: Path, size: int) -> Loaded:
+    """What `read_picture` reads, with what it was before; raises the same."""
     try:
         if not path.stat().st_size:
             raise DataError(f"{path} is empty: give a picture, PNG or JPEG")
         with Image.open(path, formats=FORMATS) as file:
             mode = file.mode
             whole = _to_rgb(ImageOps.exif_transpose(file))
-            fitted = ImageOps.fit(whole, (size, size), Image.Resampling.BICUBIC)
+            return Loaded(fit_picture(whole, size), mode, whole.size)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -98,7 +106,19 @@ def _read(path: Path, size: int) -> tuple[Pixels, str]:
     except Exception as error:  # the library raises whatever its decoders do
         reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise DataError(f"{path} is damaged: {reason}; mend it or leave it out") from None
-    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1)), mode
+
+
+def fit_picture(picture: Image.Image, size: int) -> Pixels:
+    """The pixels [3, size, size] of an RGB picture, of which the middle is kept where it is no square."""
+    fitted = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+
+
+def other_modes(modes: Counter[str]) -> str:
+    """How many of all pictures were in which mode other than RGB, in words; "" where there is none."""
+    others = {mode: count for mode, count in modes.items() if mode != "RGB"}
+    told = ", ".join(f"{count} {MODES.get(mode, mode)}" for mode, count in sorted(others.items()))
+    return f"{told}, of {modes.total()}" if told else ""
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -155,7 +175,9 @@ def read_captioned(
     pictures as `read_pictures` does.
     """
     tables = [(Path(path), read_table(path, (picture, caption))) for path in paths]
-    files = chain.from_iterable(picture_paths(table, picture, folder or path.parent) for path, table in tables)
+    files = chain.from_iterable(
+        picture_paths(table, picture, folder or path.parent) for path, table in tables
+    )
     table = join_tables([table for _, table in tables])
     captions: dict[Path, list[str]] = {}
     places: dict[Path, str] = {}

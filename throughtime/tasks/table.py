@@ -24,6 +24,10 @@ TASKS = {
         "throughtime.tasks.tagger:TaggerTask",
         "A tag for each word: parts of speech, names, slots.",
     ),
+    "frame-tagger": (
+        "throughtime.tasks.frame_tagger:FrameTaggerTask",
+        "A label for each frame of a clip: what happens when.",
+    ),
     "seq2seq": (
         "throughtime.tasks.seq2seq:Seq2SeqTask",
         "Turn one sequence into another: translate, answer, correct, summarise.",

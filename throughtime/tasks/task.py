@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 Paths = tuple[Path, ...]
 
 #: What a run may have otherwise when it goes on: where the data are, and how long and fast to train.
-MAY_CHANGE = {"paths", "valid", "test", *TrainingConfig.model_fields} - {"optimizer", "seed"}
+MAY_CHANGE = {"paths", "valid", "test", "folder", *TrainingConfig.model_fields} - {"optimizer", "seed"}
 #: Options of the data that decide what the inputs and answers of a model are.
-READING = ("tokens", "kmer_length", "lower", "multi_label", "scheme")
+READING = ("tokens", "kmer_length", "lower", "multi_label", "scheme", "size", "every", "rate")
 #: What a nat of loss weighs where the best weights are chosen: it decides between equals alone.
 TIE = 1e-6
 

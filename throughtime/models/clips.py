@@ -1,0 +1,80 @@
+"""Clips as sequences of vectors: what is in each frame, and what that means among the others."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from throughtime.cells.cell import Cell
+from throughtime.nn.convolution import PictureGrid
+from throughtime.nn.masks import padding_mask
+from throughtime.nn.options import check_sizes
+from throughtime.nn.recurrent import Recurrent
+
+
+class FrameEncoder(nn.Module):
+    """x_t = relu(W [m_1 ; ... ; m_S] + b), the places of frame t side by side: x_t knows where things are.
+
+    grid      makes the places m_s of a picture.
+    size      pixels of each side of a frame.
+    features  of x_t.
+    """
+
+    def __init__(self, grid: PictureGrid, size: int, features: int) -> None:
+        super().__init__()
+        check_sizes(size=size, features=features)
+        self.grid, self.features = grid, features
+        with torch.no_grad():
+            places, _ = grid(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        self.join = nn.Linear(places.shape[1] * places.shape[2], features)
+
+    def forward(self, frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N F"]:
+        """A vector for each frame."""
+        places, _ = self.grid(frames)
+        return self.join(places.flatten(1)).relu()
+
+
+class ClipEncoder(nn.Module):
+    """m_1 .. m_T = recurrence(x_1 .. x_T), where x_t is what a `FrameEncoder` sees in frame t.
+
+    frames         sees.
+    cell, hidden, layers
+                   of the recurrence; `hidden` are the units of both directions together.
+    bidirectional  whether m_t knows of later frames too. Where it does not, frames may come one by one.
+    dropout        on x_t, between layers and on m_t, in training only.
+    """
+
+    def __init__(
+        self,
+        frames: FrameEncoder,
+        *,
+        cell: Cell | str = "lstm",
+        hidden: int = 128,
+        layers: int = 1,
+        bidirectional: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.frames = frames
+        self.recurrence = Recurrent(
+            cell,
+            frames.features,
+            hidden // 2 if bidirectional else hidden,
+            layers=layers,
+            bidirectional=bidirectional,
+            input_dropout=dropout,
+            dropout=dropout,
+            output_dropout=dropout,
+        )
+        self.features = self.recurrence.output_size
+
+    def forward(
+        self, source: UInt8[Tensor, "P T 3 H W"], lengths: Int[Tensor, "P"]
+    ) -> tuple[Float[Tensor, "P T F"], Int[Tensor, "P"]]:
+        """The memory of each clip, and how many of its steps are real. Padding is not looked at."""
+        real = ~padding_mask(lengths, source.shape[1])
+        seen = self.frames(source[real])
+        x = seen.new_zeros(*source.shape[:2], self.frames.features)
+        x[real] = seen
+        return self.recurrence(x, lengths=lengths)[0], lengths
