@@ -132,7 +132,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True, eq=False)
 class Captioned:
-    """Picture k is `pixels[k]` [3, size, size], of the file `paths[k]`, and has the captions `captions[k]`, one or more."""
+    """Picture k is `pixels[k]` [3, size, size], of `paths[k]`, with `captions[k]`, one or more."""
 
     pixels: Pixels
     paths: list[Path]
@@ -199,7 +199,7 @@ def read_captioned(
 
 
 def picture_paths(table: Table, column: str, folder: Path) -> list[Path]:
-    """The file of each row, its path going from `folder`; raises `DataError`, with the row, where it is none."""
+    """The file of each row, its path going from `folder`; raises `DataError` for a row without one."""
     files = []
     for row, value in enumerate(table.column(column)):
         if not isinstance(value, str) or not value.strip():

@@ -110,7 +110,7 @@ def make_scene(random: np.random.Generator, size: int = 64) -> Scene:
 
 
 def descriptions(scene: Scene) -> list[tuple[str, tuple[int | None, ...]]]:
-    """All captions of this form that are true, and for each of their words what it names, as in `Scene.named`.
+    """All captions of this form that are true, and what each of their words names, as in `Scene.named`.
 
     There is the scene's own, and, where there are two things, the one that begins with the other.
     """

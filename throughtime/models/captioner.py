@@ -140,7 +140,7 @@ class Captioner(nn.Module):
         hidden: int = 256,
         layers: int = 1,
         embedding: int | None = None,
-        attention: Literal["additive", "dot", "general"] = "additive",
+        attention: Literal["general", "dot", "additive"] = "general",
         doubly_stochastic: float = 0.0,
         dropout: float = 0.2,
         tied: bool = True,

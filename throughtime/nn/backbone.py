@@ -39,7 +39,7 @@ class Backbone(nn.Module):
         except (ValueError, ImportError) as error:
             raise ConfigError(
                 f'"{description["model_type"]}" has no backbone in transformers that can be used: '
-                f"{str(error).strip().splitlines()[0]:.200}; take one that has, as a ResNet, ConvNeXt, Swin or DINOv2"
+                f"{str(error).strip().splitlines()[0]:.200}; take one that has, as ResNet, Swin or DINOv2"
             ) from None
         self.channels = int(self.network.channels[-1])
         self.trained = trained

@@ -1,4 +1,4 @@
-"""Pictures as grids of features: a small convolutional network, or a pretrained one, and where each feature is."""
+"""Pictures as grids of features: a small convolutional network, and the place of each feature."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ GROUP = 8
 
 
 class Convolution(nn.Sequential):
-    """Pixels [B, 3, H, W], of mean near 0, to features [B, channels[-1], H / 2^k, W / 2^k], k = len(channels).
+    """Pixels [B, 3, H, W], of mean near 0, to features [B, channels[-1], H / 2^k, W / 2^k] by k layers.
 
-    For each of `channels` a convolution of 3 x 3 that halves both sides, and, in all but the last, another
+    For each of k `channels` a convolution of 3 x 3 that halves both sides, and, in all but the last, another
     of 3 x 3 that keeps them, each followed by a group norm (Wu & He 2018) and a ReLU. A group norm looks at
     one picture alone, so that no picture's features depend on the batch. With three of them a feature sees
     27 x 27 pixels.

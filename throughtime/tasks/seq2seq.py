@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 import tyro
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from throughtime.config import ChoiceConfig, Config
@@ -24,12 +24,12 @@ from throughtime.data.labelled import read_texts
 from throughtime.data.pairs import Pairs, read_pairs
 from throughtime.data.tables import has_header, read_table
 from throughtime.data.text import is_text, read_lines
-from throughtime.data.tokens import BOUNDARY, UNKNOWN, Ids, fit_tokeniser, tokeniser_from_json
-from throughtime.decode.beam import beam_search
-from throughtime.decode.sequences import Hypothesis, sample_sequences
+from throughtime.data.tokens import BOUNDARY, Ids, fit_tokeniser, tokeniser_from_json
+from throughtime.decode.sequences import Hypothesis
 from throughtime.errors import DataError
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.transformer import TransformerSeq2Seq
+from throughtime.tasks.search import SearchConfig, search_tokens
 from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell, divide
 from throughtime.tasks.vectors import put_vectors
 from throughtime.train.config import ExampleTraining
@@ -116,38 +116,6 @@ class EncoderDecoderConfig(ChoiceConfig):
     scheduled_sampling: float = Field(
         0.0, ge=0, le=1, description="Share of inputs that are the model's own in training."
     )
-
-
-class SearchConfig(Config):
-    """How an output is looked for; where it is drawn, by `temperature`, what a search needs is not read."""
-
-    beams: int = Field(5, ge=1, description="Beginnings kept at each step; 1 is greedy search.")
-    length_penalty: float = Field(1.0, ge=0, description="Exponent of the length normalisation; 0 is none.")
-    no_repeat_ngram: int = Field(0, ge=0, description="No sequence of so many tokens twice; 0 allows any.")
-    n_best: int = Field(1, ge=1, description="Outputs for each input.")
-    groups: int = Field(1, ge=1, description="Groups of beams that are kept apart by diversity.")
-    diversity: float = Field(0.0, ge=0, description="What a token costs that another group took, in nats.")
-    temperature: float | None = Field(
-        None, ge=0, description="Draw the output instead of searching it; 1 draws from the model as it is."
-    )
-    top_k: int | None = Field(None, ge=1, description="Draw among so many likeliest tokens.")
-    top_p: float | None = Field(
-        None, gt=0, le=1, description="Draw among the likeliest of so much probability."
-    )
-    seed: int = Field(0, ge=0, lt=2**63, description="Makes what is drawn repeatable.")
-    attention: bool = Field(
-        False, description="Give the attention of each output token to the input, in JSON."
-    )
-
-    @model_validator(mode="after")
-    def _check_drawn(self) -> Self:
-        for name in ("top_k", "top_p"):
-            if self.temperature is None and getattr(self, name) is not None:
-                option = name.replace("_", "-")
-                raise ValueError(
-                    f"--{option} is for outputs that are drawn: add --temperature 1, or leave it out"
-                )
-        return self
 
 
 class Seq2SeqConfig(Config):
@@ -391,66 +359,12 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
             # A model that finds no end would go on: it is not asked for more than twice what it trained on.
             usual = self.longest + 1
             most = (2 * lengths + 10).clamp(usual, max(usual, 2 * self.config.data.max_length + 10))
-            begin = torch.full((len(rows),), BOUNDARY)
-            if search.temperature is None:
-                best = self._best(begin, state, most, search)
-            else:
-                best = self._draw(begin, state, most, [sources[k] for k in rows], search.temperature, search)
-            for k, hypotheses in zip(rows, best, strict=True):
+            seeds = [zlib.crc32(sources[k].tobytes()) for k in rows]
+            for k, hypotheses in zip(
+                rows, search_tokens(self.model, state, most, seeds, search), strict=True
+            ):
                 found[k] = hypotheses
         return found
-
-    def _best(self, begin: Tensor, state: Any, most: Tensor, search: SearchConfig) -> list[list[Hypothesis]]:
-        """The likeliest outputs."""
-        return beam_search(
-            self._step,
-            self.model.select,
-            begin,
-            state,
-            end=BOUNDARY,
-            beams=max(search.beams, search.n_best),
-            max_length=most,
-            length_penalty=search.length_penalty,
-            no_repeat_ngram=search.no_repeat_ngram,
-            n_best=search.n_best,
-            groups=search.groups,
-            diversity=search.diversity,
-            banned=[UNKNOWN],
-        )
-
-    def _draw(
-        self,
-        begin: Tensor,
-        state: Any,
-        most: Tensor,
-        sources: Sequence[Ids],
-        temperature: float,
-        search: SearchConfig,
-    ) -> list[list[Hypothesis]]:
-        """Outputs that are drawn; what is drawn for an input depends on it and the seed alone."""
-        count = search.n_best
-        rows = torch.arange(len(sources)).repeat_interleave(count)
-        begins = [zlib.crc32(f"{search.seed} {n}".encode()) for n in range(count)]
-        seeds = [zlib.crc32(source.tobytes(), begin) for source in sources for begin in begins]
-        drawn = sample_sequences(
-            self._step,
-            self.model.select,
-            begin[rows],
-            self.model.select(state, rows),
-            end=BOUNDARY,
-            max_length=most[rows],
-            temperature=temperature,
-            top_k=search.top_k,
-            top_p=search.top_p,
-            banned=[UNKNOWN],
-            seeds=seeds,
-        )
-        return [drawn[k : k + count] for k in range(0, len(drawn), count)]
-
-    def _step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """A step of the model, wherever it is, for a search on the processor."""
-        log_probs, state = self.model.step(tokens.to(self._device), state)
-        return log_probs.cpu(), state
 
     def _text(self, ids: Iterable[int]) -> str:
         return self.tokeniser.decode(ids).strip()

@@ -32,6 +32,10 @@ TASKS = {
         "throughtime.tasks.seq2seq:Seq2SeqTask",
         "Turn one sequence into another: translate, answer, correct, summarise.",
     ),
+    "captioner": (
+        "throughtime.tasks.captioner:CaptionerTask",
+        "Tell what a picture shows.",
+    ),
 }
 
 
