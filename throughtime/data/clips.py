@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -28,7 +27,6 @@ from throughtime.data.pictures import (
     picture_paths,
 )
 from throughtime.data.tables import read_table
-from throughtime.data.text import is_text, read_lines
 from throughtime.data.video import read_video
 from throughtime.errors import DataError
 
@@ -237,19 +235,6 @@ def read_labelled_clips(
             )
     chosen = [[told[row][k] for k in frames.chosen] for row, frames in zip(kept, found, strict=True)]
     return LabelledClips([frames.pixels for frames in found], [files[row] for row in kept], chosen)
-
-
-def list_clips(path: Path, column: str, folder: Path | None = None) -> list[Path]:
-    """The clips that a path names: itself where it is one, the lines of a text, a column of a table.
-
-    Paths go from `folder`, or from that of the file.
-    """
-    start = folder or path.parent
-    if is_clip(path):
-        return [path]
-    if is_text(path):
-        return [Path(os.path.normpath(start / line.strip())) for line in read_lines(path) if line.strip()]
-    return list(dict.fromkeys(picture_paths(read_table(path, (column,)), column, start)))
 
 
 def pad_clips(clips: Sequence[Pixels]) -> tuple[UInt8[Tensor, "B T 3 H W"], Int[Tensor, "B"]]:

@@ -1,15 +1,11 @@
-"""Still pictures: files of PNG and JPEG as numbers of one size, and tables of pictures with captions."""
+"""Still pictures: files of PNG and JPEG as numbers of one size."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from throughtime.data.columns import Table, join_tables
-from throughtime.data.labelled import read_texts
-from throughtime.data.tables import read_table
-from throughtime.data.text import is_text, read_lines
+from throughtime.data.columns import Table
 from throughtime.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -130,92 +123,11 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-@dataclass(frozen=True, eq=False)
-class Captioned:
-    """Picture k is `pixels[k]` [3, size, size], of `paths[k]`, with `captions[k]`, one or more."""
-
-    pixels: Pixels
-    paths: list[Path]
-    captions: list[list[str]]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def digest(self) -> str:
-        """The same for the same pictures and captions only, wherever their files lie."""
-        sha = hashlib.sha256(json.dumps(self.captions).encode())
-        sha.update(self.pixels.tobytes())
-        return sha.hexdigest()
-
-    def select(self, rows: Sequence[int]) -> Captioned:
-        """These pictures, in this order, each with all of its captions."""
-        return Captioned(
-            self.pixels[list(rows)], [self.paths[row] for row in rows], [self.captions[row] for row in rows]
-        )
-
-
-def read_captioned(
-    paths: Sequence[str | Path],
-    size: int,
-    *,
-    picture: str = "image",
-    caption: str = "caption",
-    folder: Path | None = None,
-    skip_damaged: bool = False,
-) -> Captioned:
-    """The pictures of tables, each as `read_picture` reads it, with all captions that they give it.
-
-    Tables are those of `read_table`, with a path in the column `picture` and a text in the column `caption`;
-    a path goes from `folder`, or from the folder of its table. Rows of one file are one picture with several
-    captions, in the order of the rows. White space around a caption is not part of it. Rows without a caption
-    are left out, which a warning says.
-
-    Raises `DataError`, with file and row, for a row without a path and where no caption is left, and for
-    pictures as `read_pictures` does.
-    """
-    tables = [(Path(path), read_table(path, (picture, caption))) for path in paths]
-    files = chain.from_iterable(
-        picture_paths(table, picture, folder or path.parent) for path, table in tables
-    )
-    table = join_tables([table for _, table in tables])
-    captions: dict[Path, list[str]] = {}
-    places: dict[Path, str] = {}
-    empty: list[int] = []
-    for row, (file, text) in enumerate(zip(files, read_texts(table, (caption,)), strict=True)):
-        if not text:
-            empty.append(row)
-            continue
-        captions.setdefault(file, []).append(text)
-        places.setdefault(file, table.place(row))
-    if empty:
-        message = f"{len(empty)} of {len(table)} rows have no caption, the first is {table.place(empty[0])}"
-        if not captions:
-            raise DataError(f"{message}: give each picture a text in the column {caption}")
-        logger.warning("%s: they are left out", message)
-    found = list(captions)
-    pixels, kept = read_pictures(found, size, list(places.values()), skip_damaged)
-    return Captioned(pixels, [found[k] for k in kept], [captions[found[k]] for k in kept])
-
-
 def picture_paths(table: Table, column: str, folder: Path) -> list[Path]:
     """The file of each row, its path going from `folder`; raises `DataError` for a row without one."""
     files = []
     for row, value in enumerate(table.column(column)):
         if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{table.place(row)}: {column} is {value!r:.40}: give the path of a picture")
+            raise DataError(f"{table.place(row)}: {column} is {value!r:.40}: give the path of its file")
         files.append(Path(os.path.normpath(folder / value.strip())))
     return files
-
-
-def list_pictures(path: Path, column: str, folder: Path | None = None) -> list[Path]:
-    """The pictures that a file names: itself where it is one, the lines of a text, a column of a table.
-
-    Paths go from `folder`, or from that of the file. A picture that a table names several times comes once.
-    """
-    start = folder or path.parent
-    if path.suffix.lower() in SUFFIXES:
-        return [path]
-    if is_text(path):
-        return [Path(os.path.normpath(start / line.strip())) for line in read_lines(path) if line.strip()]
-    return list(dict.fromkeys(picture_paths(read_table(path, (column,)), column, start)))

@@ -36,7 +36,10 @@ class FrameEncoder(nn.Module):
 
 
 class ClipEncoder(nn.Module):
-    """m_1 .. m_T = recurrence(x_1 .. x_T), where x_t is what a `FrameEncoder` sees in frame t.
+    """m_1 .. m_T = recurrence([x_t ; x_t - x_{t-1}] for t = 1 .. T), x_t what a `FrameEncoder` sees in frame t.
+
+    What changed since the frame before, zeros at the first, is given beside what is there: slow motion shows
+    in it, which the recurrence alone is very slow to learn to see.
 
     frames         sees.
     cell, hidden, layers
@@ -59,7 +62,7 @@ class ClipEncoder(nn.Module):
         self.frames = frames
         self.recurrence = Recurrent(
             cell,
-            frames.features,
+            2 * frames.features,
             hidden // 2 if bidirectional else hidden,
             layers=layers,
             bidirectional=bidirectional,
@@ -77,4 +80,5 @@ class ClipEncoder(nn.Module):
         seen = self.frames(source[real])
         x = seen.new_zeros(*source.shape[:2], self.frames.features)
         x[real] = seen
+        x = torch.cat([x, x.diff(dim=1, prepend=x[:, :1])], -1)
         return self.recurrence(x, lengths=lengths)[0], lengths

@@ -7,19 +7,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 import tyro
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from throughtime.config import Config
 from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
+from throughtime.data.captioned import list_seen
 from throughtime.data.clips import (
     LabelledClips,
-    Sampling,
-    list_clips,
     pad_clips,
     read_clips,
     read_labelled_clips,
@@ -32,7 +31,8 @@ from throughtime.heads.per_step import PerStep
 from throughtime.models.clips import ClipEncoder, FrameEncoder
 from throughtime.models.frame_tagger import FrameTagger
 from throughtime.nn.convolution import Convolution, PictureGrid
-from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell, divide
+from throughtime.tasks.seen import SeenConfig
+from throughtime.tasks.task import Corpus, Paths, Report, Task, check_cell, divide
 from throughtime.train.classification import calibrate, class_rows, confusion_matrix
 from throughtime.train.config import TrainingConfig
 from throughtime.train.metrics import Metrics
@@ -48,7 +48,7 @@ FRAMES = 512
 SHOWN, DRAWN = 3, 6
 
 
-class LabelledClipsConfig(DataConfig):
+class LabelledClipsConfig(SeenConfig):
     """What is read, and how it becomes numbers."""
 
     paths: Annotated[Paths, tyro.conf.Positional] = Field(
@@ -60,31 +60,7 @@ class LabelledClipsConfig(DataConfig):
     target: str = Field(
         "labels", description="Column of labels, a list or with spaces between, one for each frame."
     )
-    folder: Path | None = Field(
-        None, description="Where the paths of clips begin; the folder of their table if not given."
-    )
     size: int = Field(32, ge=8, description="Pixels that each side of a frame is made to have.")
-    every: int = Field(1, ge=1, description="Read every so many frames, with their labels.")
-    rate: float | None = Field(
-        None, gt=0, description="Frames per second that are read of a video, in place of --every."
-    )
-    skip_damaged: bool = Field(False, description="Leave out clips that cannot be read, with a warning.")
-
-    @model_validator(mode="after")
-    def _check_sampling(self) -> Self:
-        if self.rate is not None and self.every != 1:
-            raise ValueError("--every and --rate both say which frames are read: give one of them")
-        return self
-
-    @property
-    def sampling(self) -> Sampling:
-        """Which frames are read."""
-        return Sampling(self.every, self.rate)
-
-    def absolute(self) -> Self:
-        """The same with absolute paths, which hold from any folder."""
-        known = super().absolute()
-        return known if self.folder is None else known.model_copy(update={"folder": self.folder.absolute()})
 
 
 class FrameTaggerModelConfig(Config):
@@ -258,7 +234,7 @@ class FrameTaggerTask(Task[LabelledClips, EncodedClips]):
 
     def inputs(self, path: Path) -> Iterable[str]:
         """The clips that a file names: itself, the lines of a text, or the clip column of a table."""
-        return map(str, list_clips(path, self.config.data.input, self.config.data.folder))
+        return map(str, list_seen(path, self.config.data.input, self.config.data.folder))
 
     def answer(self, inputs: Sequence[str | Path]) -> list[dict[str, Any]]:
         """The label of each frame of each clip, given by its path, with its probability.

@@ -42,6 +42,20 @@ def draw_strips(
     return figure
 
 
+def draw_told_strips(clips: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> Figure:
+    """Clips [T, 3, H, W] as rows of frames, each clip with its caption above it."""
+    columns = min(max(map(len, clips)), FRAMES)
+    figure = Figure(figsize=(columns * FRAME, len(clips) * (FRAME + 1.5 * LINE)), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(clips), 1, squeeze=False)[:, 0]
+    for axes, clip, caption in zip(rows, clips, captions, strict=True):
+        blank = np.full((columns - len(clip[:columns]), *clip.shape[1:]), 255, np.uint8)
+        axes.imshow(_film(np.concatenate([clip[:columns], blank])), interpolation="nearest")
+        axes.set_title(caption, fontsize=8, loc="left", pad=2, parse_math=False)
+        axes.set_axis_off()
+    return figure
+
+
 def draw_temporal_attention(clip: NDArray[np.uint8], words: Sequence[str], weights: ArrayLike) -> Figure:
     """The frames of a clip [T, 3, H, W] above the attention [words, T] of each word to each of them."""
     shown, looks = clip[:FRAMES], np.asarray(weights)[:WORDS, :FRAMES]
@@ -50,7 +64,7 @@ def draw_temporal_attention(clip: NDArray[np.uint8], words: Sequence[str], weigh
     FigureCanvasAgg(figure)
     left, top = 1.1 / width, FRAME / height
     film = figure.add_axes((left, 1 - top, 1 - left - 0.01, top))
-    film.imshow(np.concatenate([*shown], axis=2).transpose(1, 2, 0), aspect="auto", interpolation="nearest")
+    film.imshow(_film(shown), aspect="auto", interpolation="nearest")
     film.set_axis_off()
     below = figure.add_axes((left, 0.02, 1 - left - 0.01, 1 - top - 0.04))
     below.imshow(looks, cmap="Greys", vmin=0, vmax=1, aspect="auto")
@@ -58,6 +72,11 @@ def draw_temporal_attention(clip: NDArray[np.uint8], words: Sequence[str], weigh
     below.set_xticks([])
     below.tick_params(length=0)
     return figure
+
+
+def _film(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames [T, 3, H, W] side by side, [H, T W, 3]."""
+    return np.concatenate([*clip], axis=2).transpose(1, 2, 0)
 
 
 def _show(place: Axes, frame: NDArray[np.uint8]) -> None:
