@@ -39,6 +39,7 @@ def test_a_gaussian_is_torchs(dimensions):
     mean, spread = head.linear(features).chunk(2, -1)
     truth = D.Normal(loc + scale * mean, scale * (F.softplus(spread) + LEAST))
     torch.testing.assert_close(head.nats(features, values, loc, scale), -truth.log_prob(values).sum(-1))
+    torch.testing.assert_close(head.point(features, loc, scale), truth.mean)
     found = draws(head, features, loc, scale)
     torch.testing.assert_close(found.mean(0), truth.mean[0], rtol=0.05, atol=0.05)
     torch.testing.assert_close(found.std(0), truth.stddev[0], rtol=0.05, atol=0)
@@ -49,6 +50,7 @@ def test_a_student_t_is_torchs():
     mean, spread, freedom = head.linear(features).chunk(3, -1)
     truth = D.StudentT(2 + F.softplus(freedom), loc + scale * mean, scale * (F.softplus(spread) + LEAST))
     torch.testing.assert_close(head.nats(features, values, loc, scale), -truth.log_prob(values).sum(-1))
+    torch.testing.assert_close(head.point(features, loc, scale), truth.mean)
     found = draws(head, features, loc, scale)[:, 0]
     own = stats.t(truth.df[0].item(), truth.loc[0].item(), truth.scale[0].item())
     assert stats.kstest(found.detach().numpy(), own.cdf).pvalue > 1e-3
@@ -63,6 +65,7 @@ def test_a_negative_binomial_is_scipys_and_of_counts():
     truth = stats.nbinom(r.detach().numpy(), (r / (r + mean)).detach().numpy())
     found = head.nats(features, counts, loc, scale)
     torch.testing.assert_close(found.detach(), torch.tensor(-truth.logpmf(counts.numpy())[:, 0]))
+    assert head.point(features, loc, scale).detach().numpy() == pytest.approx(truth.mean())
     values = draws(head, features, loc, scale).detach()
     assert (values == values.round()).all() and (values >= 0).all()
     assert values.mean().item() == pytest.approx(mean[0].item(), rel=0.05)
@@ -84,6 +87,7 @@ def test_a_mixture_is_torchs(dimensions):
     expected = -truth.log_prob((values - loc) / scale) + scale.log().sum(-1)
     torch.testing.assert_close(head.nats(features, values, loc, scale), expected)
     found = draws(head, features, loc, scale).detach()
+    torch.testing.assert_close(head.point(features, loc, scale), loc + scale * truth.mean)
     torch.testing.assert_close(found.mean(0), (loc + scale * truth.mean)[0].detach(), rtol=0.05, atol=0.1)
     if dimensions > 1:  # the dimensions hang together
         standard = (found - loc[0]) / scale[0]
@@ -104,6 +108,7 @@ def test_quantiles_rise_and_cost_twice_the_pinball_loss():
     torch.testing.assert_close(head.nats(features, values, loc, scale), 2 * pinball / 3, rtol=1e-6, atol=1e-6)
     found = draws(head, features, loc, scale)[:, 0].detach()
     low, middle, high = quantiles[0, 0].tolist()
+    assert (head.point(features, loc, scale) == quantiles[..., 1]).all()
     assert low <= found.min() and found.max() <= high
     assert (found <= middle).double().mean().item() == pytest.approx(0.5, abs=0.02)
     assert (found <= low + 1e-9).double().mean().item() == pytest.approx(0.1, abs=0.02)

@@ -1,16 +1,21 @@
 """A small run of every task, on data that it can learn."""
 
+import json
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from rich.console import Console
 
 from throughtime.tasks.table import TASKS, find_task
 from throughtime.tasks.task import DataConfig
 
+PAINT = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (40, 60, 210)}
 COLOURS, THINGS = ["red", "green", "blue"], ["house", "car", "tree", "dog"]
 
 
@@ -52,13 +57,22 @@ def pairs(path: Path, random: random.Random) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def pictures(path: Path, random: random.Random) -> None:
+    """Squares of a colour, small or large, somewhere on grey; two captions say which."""
+    lines = []
+    for k in range(72):
+        colour, side = list(PAINT)[k % 3], (5, 9)[k // 3 % 2]
+        image = Image.new("RGB", (16, 16), (random.randint(90, 160),) * 3)
+        x, y = random.randint(0, 16 - side), random.randint(0, 16 - side)
+        image.paste(PAINT[colour], (x, y, x + side, y + side))
+        image.save(path.parent / f"{k}.png")
+        size = "small" if side == 5 else "large"
+        lines += [f"{k}.png\ta {size} {colour} square", f"{k}.png\tit is {size} and {colour}"]
+    path.write_text("\n".join(lines) + "\n")
+
+
 def clips(path: Path, random: random.Random) -> None:
     """A white column walks left or right, and stays for some time; clips of one to six frames."""
-    import json
-
-    import numpy as np
-    from PIL import Image
-
     rows = []
     for k in range(48):
         folder = path.parent / f"clips/{k}"
@@ -72,6 +86,16 @@ def clips(path: Path, random: random.Random) -> None:
             Image.fromarray(frame).save(folder / f"{t}.png")
         rows.append({"clip": f"clips/{k}", "labels": " ".join(labels)})
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def waves(path: Path, random: random.Random) -> None:
+    """Two waves of period 8 at different heights, with a little noise."""
+    lines = ["step,who,value"]
+    for who, (level, size) in {"a": (5, 1), "b": (-20, 10)}.items():
+        for k in range(150):
+            value = level + size * (math.sin(2 * math.pi * k / 8) + random.gauss(0, 0.02))
+            lines.append(f"{k},{who},{value:.4f}")
+    path.write_text("\n".join(lines) + "\n")
 
 
 def _moved(text: str) -> str:
@@ -157,8 +181,34 @@ TOYS = {
         new={"3": "7"},
         reading={"tokens": "word"},
     ),
+    "captioner": Toy(
+        pictures,
+        {
+            "data": {"input": "1", "target": "2", "size": 16},
+            "model": {"hidden": 24, "features": 24, "channels": (16, 24), "dropout": 0.0},
+            "training": {"batch_size": 12, "learning_rate": 0.01},
+        },
+        [Path("0.png"), Path("4.png"), Path("8.png"), Path("3.png")],
+        lambda metrics: metrics["accuracy"] > 0.9,
+        new={"square": "box"},
+        reading={"tokens": "char"},
+    ),
+    "forecaster": Toy(
+        waves,
+        {
+            "data": {"time": "step", "series": "who", "season": 8},
+            "model": {"hidden": 16, "horizon": 6, "context": 12},
+            "search": {"samples": 5},
+            "training": {"batch_size": 32},
+        },
+        ["1 2 3 4 5 6 7 8 9 10 11 12", "3", "4 4 4 4 4", "-7,8," * 15, "1e9 1e9 1.1e9"],
+        lambda metrics: metrics["mse_scaled"] < 0.01,
+        suffix="csv",
+        changed=lambda text: text.replace("\n3,a,", "\n3,a,1"),
+        reading={"known": ("x",)},
+    ),
 }
-# HACK assert
+assert TOYS.keys() == TASKS.keys()
 
 
 def toy_inputs(name: str, run: Path) -> list[Any]:

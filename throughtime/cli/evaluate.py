@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from tyro.conf import Positional, arg
 
-from throughtime.cli.output import Json, messages, write, write_json
+from throughtime.cli.output import Json, messages, table, write, write_json
 from throughtime.cli.using import RunFirst, parse_with_search
 
 
@@ -42,10 +40,5 @@ def run(arguments: list[str]) -> int:
         signature = f"  ({signatures[name]})" if name in signatures else ""
         write(f"{name.replace('_', ' ')}: {value:.4f}{signature}\n")
     if report.parts:
-        table = Table(*(name.replace("_", " ") for name in report.parts[0]), box=None)
-        for row in report.parts:
-            table.add_row(
-                *(Text(f"{value:.4f}" if isinstance(value, float) else str(value)) for value in row.values())
-            )
-        Console().print(table)
+        Console().print(table(report.parts))
     return 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -33,6 +35,15 @@ def parse(command: Callable[..., T], name: str, arguments: list[str]) -> T:
 def messages() -> Console:
     """Where progress and remarks go: standard error."""
     return Console(stderr=True, highlight=False)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Rows of the same columns, for people."""
+    made = Table(*(name.replace("_", " ") for name in rows[0]), box=None)
+    for row in rows:
+        cells = (f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values())
+        made.add_row(*map(Text, cells))
+    return made
 
 
 def write(text: str) -> None:

@@ -9,10 +9,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from throughtime.cli.output import Json, messages, parse, write, write_json
+from throughtime.cli.output import Json, messages, parse, table, write, write_json
 from throughtime.config import Config
 from throughtime.errors import ConfigError
 from throughtime.tasks.table import TASKS, find_task
+
+#: Rows of a table that are shown after a training; `evaluate` shows more.
+MOST_PARTS = 12
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,14 @@ def train(task: Any, options: Options, config: Any) -> int:
                 "seconds": round(trained.seconds, 2),
                 "steps": trained.steps,
             }
+            | ({"parts": list(trained.parts)} if trained.parts else {})
         )
     for name, metrics in (("validation", trained.valid), ("test", trained.test)):
         if metrics:
             numbers = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in metrics.items())
             console.print(f"{name}: {numbers}", markup=False)
+    if 0 < len(trained.parts) <= MOST_PARTS:
+        console.print(table(trained.parts))
     if not trained.finished:
         console.print(
             f"stopped at step {trained.steps}; go on with: "

@@ -22,7 +22,11 @@ class Scaling:
     @classmethod
     def fit(cls, table: Table, names: Sequence[str]) -> Scaling:
         """The scaling of these columns; raises `DataError`, with the row, where there is no finite number."""
-        raw = read_numbers(table, names)
+        return cls.of(read_numbers(table, names), names)
+
+    @classmethod
+    def of(cls, raw: NDArray[np.float64], names: Sequence[str]) -> Scaling:
+        """The scaling of these rows [N, F], N at least 1."""
         # Asked of the values: rounding leaves a constant column with a deviation of some 1e-17.
         constant = raw.max(0) == raw.min(0)
         return cls(names, raw.mean(0).tolist(), np.where(constant, 1.0, raw.std(0)).tolist())

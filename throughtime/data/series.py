@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -86,6 +89,83 @@ class Series:
             known=self.known[part],
             past=self.past[part],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Series, and from which step on each is to be forecast; what comes before is there to be looked at."""
+
+    series: list[Series]
+    starts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def select(self, rows: Sequence[int]) -> Part:
+        """These series, in this order."""
+        return Part([self.series[row] for row in rows], [self.starts[row] for row in rows])
+
+    @property
+    def digest(self) -> str:
+        """The same for the same names, times and numbers only."""
+        sha = hashlib.sha256()
+        for one, start in zip(self.series, self.starts, strict=True):
+            sha.update(json.dumps([one.name, start, str(one.times[:1]), list(one.values.shape)]).encode())
+            for numbers in (one.times, one.values, one.known, one.past, one.static):
+                sha.update(np.ascontiguousarray(numbers).tobytes())
+        return sha.hexdigest()
+
+
+def split_time(series: Sequence[Series], share: float, steps: int | None = None) -> tuple[Part, Part]:
+    """The beginnings of all series, and the series with the rest to be forecast: the last `share` of their
+    observed steps, or the last so many `steps`. Raises `DataError` where a beginning would be empty.
+    """
+    cuts = [
+        one.observed - (max(round(share * one.observed), 1) if steps is None else steps) for one in series
+    ]
+    for one, cut in zip(series, cuts, strict=True):
+        if cut < 1:
+            raise DataError(
+                f"{one.place}: {one.name or 'the series'} has {one.observed} steps, too few to keep the "
+                f"last {one.observed - cut} apart: give fewer, or split by series"
+            )
+    begun = [one.cut(0, cut) for one, cut in zip(series, cuts, strict=True)]
+    whole = [one.cut(0, one.observed) for one in series]
+    return Part(begun, [0] * len(begun)), Part(whole, cuts)
+
+
+def joined(before: Sequence[Series], after: Sequence[Series]) -> Part:
+    """The series `before`, each gone on with in `after` by the one of its name, which is to be forecast.
+
+    Raises `DataError` where one has no beginning, or begins at another time than the next step.
+    """
+    known = {one.name: one for one in before}
+    found, starts = [], []
+    for rest in after:
+        if rest.name not in known:
+            raise DataError(f'{rest.place}: there is no series "{rest.name}" that it could go on with')
+        begin = known[rest.name]
+        begin = begin.cut(0, begin.observed)
+        due = next_times(begin.times, 1)[0]
+        counted_anew = rest.times.dtype.kind != "M" and rest.times[0] == 0
+        if rest.times[0] != due and not counted_anew:
+            raise DataError(
+                f"{rest.place}: {rest.name or 'the series'} should go on at {due}, "
+                f"and begins at {rest.times[0]}"
+            )
+        parts = ("values", "known", "past")
+        both: dict[str, Any] = {p: np.concatenate([getattr(begin, p), getattr(rest, p)]) for p in parts}
+        times = np.concatenate([begin.times, next_times(begin.times, len(rest))])
+        found.append(replace(begin, times=times, **both))
+        starts.append(len(begin))
+    return Part(found, starts)
+
+
+def next_times(times: NDArray[Any], count: int) -> NDArray[Any]:
+    """The times of so many steps after the last; a series of one step is taken to have steps of 1."""
+    step = times[-1] - times[-2] if len(times) > 1 else np.ones(1, times.dtype.str.replace("M8", "m8"))[0]
+    following: NDArray[Any] = times[-1] + step * np.arange(1, count + 1)
+    return following
 
 
 def read_long(table: Table, roles: Roles, missing: Missing = "refuse") -> list[Series]:

@@ -56,8 +56,12 @@ class Density(nn.Module, ABC):
         """What each value costs."""
 
     @abstractmethod
-    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator) -> Rows:
+    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator | None = None) -> Rows:
         """A value for each row, by chance."""
+
+    @abstractmethod
+    def point(self, features: Rows, loc: Rows, scale: Rows) -> Rows:
+        """The mean of the distribution; of quantiles the median."""
 
 
 class Located(Density):
@@ -67,17 +71,25 @@ class Located(Density):
         """-log p(y | f)."""
         return self.cost(self.linear(features), (values - loc) / scale) + scale.log().sum(-1)
 
-    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator) -> Rows:
+    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator | None = None) -> Rows:
         """A value for each row, by chance."""
         return loc + scale * self.sample(self.linear(features), generator)
+
+    def point(self, features: Rows, loc: Rows, scale: Rows) -> Rows:
+        """The mean."""
+        return loc + scale * self.mean(self.linear(features))
 
     @abstractmethod
     def cost(self, parameters: Rows, z: Rows) -> Float[Tensor, "N"]:
         """-log p(z), given the parameters."""
 
     @abstractmethod
-    def sample(self, parameters: Rows, generator: torch.Generator) -> Rows:
+    def sample(self, parameters: Rows, generator: torch.Generator | None) -> Rows:
         """z for each row, by chance."""
+
+    @abstractmethod
+    def mean(self, parameters: Rows) -> Rows:
+        """E z."""
 
 
 class Gaussian(Located):
@@ -91,10 +103,14 @@ class Gaussian(Located):
         mean, spread = self._split(parameters)
         return (((z - mean) / spread).square() / 2 + spread.log() + math.log(2 * math.pi) / 2).sum(-1)
 
-    def sample(self, parameters: Rows, generator: torch.Generator) -> Rows:
+    def sample(self, parameters: Rows, generator: torch.Generator | None) -> Rows:
         """z for each row, by chance."""
         mean, spread = self._split(parameters)
         return mean + spread * _normal(mean, generator)
+
+    def mean(self, parameters: Rows) -> Rows:
+        """μ."""
+        return self._split(parameters)[0]
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         mean, spread = parameters.chunk(2, -1)
@@ -114,11 +130,15 @@ class StudentT(Located):
         norm = torch.lgamma((freedom + 1) / 2) - torch.lgamma(freedom / 2) - (freedom * math.pi).log() / 2
         return (spread.log() - norm + (freedom + 1) / 2 * torch.log1p(square / freedom)).sum(-1)
 
-    def sample(self, parameters: Rows, generator: torch.Generator) -> Rows:
+    def sample(self, parameters: Rows, generator: torch.Generator | None) -> Rows:
         """z for each row, by chance."""
         mean, spread, freedom = self._split(parameters)
         chi_square = 2 * torch._standard_gamma(freedom / 2, generator)
         return mean + spread * _normal(mean, generator) * (freedom / chi_square).sqrt()
+
+    def mean(self, parameters: Rows) -> Rows:
+        """μ."""
+        return self._split(parameters)[0]
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, spread, freedom = parameters.chunk(3, -1)
@@ -144,11 +164,15 @@ class NegativeBinomial(Density):
         hit = values * (torch.log(alpha * mean) - torch.log1p(alpha * mean))
         return (r * torch.log1p(alpha * mean) - hit - ways).sum(-1)
 
-    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator) -> Rows:
+    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator | None = None) -> Rows:
         """A count for each row, by chance: Poisson(Gamma), whose mean is μ."""
         mean, alpha = self._mean_and_alpha(features, scale)
         rate = torch._standard_gamma(1 / alpha, generator) * alpha * mean
         return torch.poisson(rate, generator)
+
+    def point(self, features: Rows, loc: Rows, scale: Rows) -> Rows:
+        """μ."""
+        return self._mean_and_alpha(features, scale)[0]
 
     def _mean_and_alpha(self, features: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         mean, alpha = self.linear(features).chunk(2, -1)
@@ -172,13 +196,18 @@ class Mixture(Located):
         norm = factors.diagonal(0, -2, -1).log().sum(-1) + self.dimensions * math.log(2 * math.pi) / 2
         return -torch.logsumexp(weights - norm - squares / 2, -1)
 
-    def sample(self, parameters: Rows, generator: torch.Generator) -> Rows:
+    def sample(self, parameters: Rows, generator: torch.Generator | None) -> Rows:
         """z for each row, by chance."""
         weights, means, factors = self._split(parameters)
         chosen = torch.multinomial(weights.exp(), 1, generator=generator)[:, 0]
         rows = torch.arange(len(chosen), device=chosen.device)
         mean, factor = means[rows, chosen], factors[rows, chosen]
         return mean + (factor @ _normal(mean, generator)[..., None]).squeeze(-1)
+
+    def mean(self, parameters: Rows) -> Rows:
+        """Σ_k π_k μ_k."""
+        weights, means, _ = self._split(parameters)
+        return (weights.exp()[..., None] * means).sum(-2)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights [N, K], means [N, K, C], and L [N, K, C, C]."""
@@ -215,17 +244,24 @@ class Quantiles(Density):
         off = ((values - loc) / scale)[..., None] - self._quantiles(features)
         return 2 * torch.maximum(self.levels * off, (self.levels - 1) * off).mean(-1).sum(-1)
 
-    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator) -> Rows:
+    def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator | None = None) -> Rows:
         """A value for each row, by chance."""
-        quantiles = self._quantiles(features)
-        if len(self.levels) == 1:
-            return loc + scale * quantiles[..., 0]
         u = torch.rand(loc.shape, generator=generator, dtype=loc.dtype)
+        return loc + scale * self._between(self._quantiles(features), u)
+
+    def point(self, features: Rows, loc: Rows, scale: Rows) -> Rows:
+        """The median, on the line through the quantiles where it is none of them."""
+        return loc + scale * self._between(self._quantiles(features), torch.full_like(loc, 0.5))
+
+    def _between(self, quantiles: Float[Tensor, "N C Q"], u: Rows) -> Rows:
+        """The quantiles at levels u, along the line through those that there are."""
+        if len(self.levels) == 1:
+            return quantiles[..., 0]
         u = u.clamp(float(self.levels[0]), float(self.levels[-1]))
         above = torch.searchsorted(self.levels, u.contiguous()).clamp(1, len(self.levels) - 1)
         low, high = (quantiles.gather(-1, k[..., None])[..., 0] for k in (above - 1, above))
         share = (u - self.levels[above - 1]) / (self.levels[above] - self.levels[above - 1])
-        return loc + scale * (low + share * (high - low))
+        return low + share * (high - low)
 
     def _quantiles(self, features: Tensor) -> Float[Tensor, "N C Q"]:
         shaped = self.linear(features).view(len(features), self.dimensions, len(self.levels))
@@ -233,5 +269,5 @@ class Quantiles(Density):
         return torch.cat([first, first + steps.cumsum(-1)], -1)
 
 
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=like.dtype)

@@ -36,7 +36,7 @@ class FrameEncoder(nn.Module):
 
 
 class ClipEncoder(nn.Module):
-    """m_1 .. m_T = recurrence([x_t ; x_t - x_{t-1}] for t = 1 .. T), x_t what a `FrameEncoder` sees in frame t.
+    """m_1 .. m_T = recurrence over [x_t ; x_t - x_{t-1}], where x_t is what a `FrameEncoder` sees in frame t.
 
     What changed since the frame before, zeros at the first, is given beside what is there: slow motion shows
     in it, which the recurrence alone is very slow to learn to see.

@@ -181,7 +181,7 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
     def learn(
         cls, config: CaptionTaskConfig, train: Captioned, before: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The tokeniser, the length of the longest caption, what the backbone is, and whether clips are seen."""
+        """The tokeniser, the length of the longest caption, what the backbone is, whether there are clips."""
         data, texts = config.data, list(chain.from_iterable(train.captions))
         tokeniser, longest = fit_tokeniser(data.tokens, texts, data.vocabulary), 0
         if before is not None:

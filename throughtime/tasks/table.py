@@ -34,7 +34,11 @@ TASKS = {
     ),
     "captioner": (
         "throughtime.tasks.captioner:CaptionerTask",
-        "Tell what a picture shows.",
+        "Tell what a picture or a clip shows.",
+    ),
+    "forecaster": (
+        "throughtime.tasks.forecaster:ForecasterTask",
+        "What comes next in series of numbers, and how sure that is.",
     ),
 }
 

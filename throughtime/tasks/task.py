@@ -46,7 +46,11 @@ Paths = tuple[Path, ...]
 #: What a run may have otherwise when it goes on: where the data are, and how long and fast to train.
 MAY_CHANGE = {"paths", "valid", "test", "folder", *TrainingConfig.model_fields} - {"optimizer", "seed"}
 #: Options of the data that decide what the inputs and answers of a model are.
-READING = ("tokens", "kmer_length", "lower", "multi_label", "scheme", "size", "every", "rate")
+READING = (
+    *("tokens", "kmer_length", "lower", "multi_label", "scheme"),
+    *("targets", "known", "past", "static", "calendar", "season", "positions"),
+    *("size", "every", "rate"),
+)
 #: What a nat of loss weighs where the best weights are chosen: it decides between equals alone.
 TIE = 1e-6
 
@@ -388,13 +392,14 @@ class Task(ABC, Generic[P, E]):
             console=console,
         )
         test: Metrics = {}
+        parts: Sequence[dict[str, Any]] = ()
         if finished and (data.test is not None or self.draws):
             best = type(self).load(run)
             with evaluating(best.model):
                 report = best.measure(data.valid if data.test is None else data.test)
             report.draw(run.folder)
-            test = {} if data.test is None else report.metrics
-        return Trained(run.folder, run.best_metrics(), test, progress.step, progress.seconds, finished)
+            test, parts = {} if data.test is None else report.metrics, report.parts
+        return Trained(run.folder, run.best_metrics(), test, progress.step, progress.seconds, finished, parts)
 
 
 class Examples(Part, Protocol):

@@ -105,3 +105,25 @@ def coverage(true: Float[Floats, "H"], samples: Float[Floats, "N H"], share: flo
     """The share of steps whose value is within the central interval that should hold `share` of them."""
     low, high = np.quantile(samples, [(1 - share) / 2, (1 + share) / 2], axis=0)
     return float(((true >= low) & (true <= high)).mean())
+
+
+def constant_velocity(past: Float[Floats, "T"], horizon: int) -> Float[Floats, "H"]:
+    """The last step taken again and again."""
+    step = past[-1] - past[-2] if len(past) > 1 else 0.0
+    forecast: Floats = past[-1] + step * np.arange(1, horizon + 1)
+    return forecast
+
+
+def linear(past: Float[Floats, "T"], horizon: int) -> Float[Floats, "H"]:
+    """The line through the past of least squares, gone on with."""
+    if len(past) < 2:
+        return naive(past, horizon)
+    slope, start = np.polyfit(np.arange(len(past)), past, 1)
+    forecast: Floats = start + slope * np.arange(len(past), len(past) + horizon)
+    return forecast
+
+
+def displacement(true: Float[Floats, "H C"], forecast: Float[Floats, "H C"]) -> dict[str, float]:
+    """How far a path is from the true one: the mean over its steps (ade), and at the last one (fde)."""
+    distance = np.linalg.norm(true - forecast, axis=-1)
+    return {"ade": float(distance.mean()), "fde": float(distance[-1])}

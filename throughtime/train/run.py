@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to: metrics of the best weights, and where the run stands."""
+    """What a training came to: metrics of the best weights, and where the run stands.
+
+    parts  the same class by class, or beside what needs no model, as rows of a table.
+    """
 
     folder: Path
     valid: dict[str, float]
@@ -154,6 +158,7 @@ class Trained:
     steps: int
     seconds: float
     finished: bool
+    parts: Sequence[dict[str, Any]] = ()
 
 
 def new_folder(task: str) -> Path:

@@ -1,0 +1,164 @@
+"""Windows: what they show is what was known, and nothing of the future."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from throughtime.data.series import Part, Series
+from throughtime.data.windows import (
+    Framing,
+    Origin,
+    Statistics,
+    WindowBatches,
+    Windows,
+    origins_of,
+    turned,
+    with_future,
+)
+from throughtime.errors import DataError
+
+FRAMING = Framing(context=6, horizon=4, lags=(3, 5), season=5, relative="season")
+
+
+def series(length=40, targets=2, known=1, past=1, static=1, seed=0, name="a"):
+    random = np.random.default_rng(seed)
+    return Series(
+        name,
+        np.arange(length),
+        random.normal(10, 3, (length, targets)),
+        random.normal(size=(length, known)),
+        random.normal(size=(length, past)),
+        random.normal(size=static),
+        "data.csv, line 2",
+    )
+
+
+def windows(some, framing=FRAMING):
+    return Windows(some, framing, Statistics.fit(some))
+
+
+def test_a_window_holds_the_values_lags_and_base_of_its_steps():
+    one = series()
+    batch = windows([one]).batch([Origin(0, 20)])
+    y, centre, scale = one.values, batch.centre.numpy()[0], batch.scale.numpy()[0]
+    assert centre == pytest.approx(y[14:20].mean(0)) and scale == pytest.approx(y[14:20].std(0))
+    assert batch.contexts.tolist() == [6]
+    np.testing.assert_allclose(batch.values[0].numpy() + centre, y[14:24], rtol=1e-6)
+    np.testing.assert_allclose(batch.before[0].numpy() + centre, y[12:14], rtol=1e-6)
+    # In the horizon, steps 20 to 23, a lag of 3 must twice be taken for the last, a lag of 5 never.
+    lag = [11, 12, 13, 14, 15, 16, 17, 18, 19, 17]
+    season = [9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
+    shown = batch.inputs[0].numpy()
+    np.testing.assert_allclose(shown[:, :2] * scale + centre, y[lag], rtol=1e-5)
+    np.testing.assert_allclose(shown[:, 2:4] * scale + centre, y[season], rtol=1e-5)
+    np.testing.assert_allclose(batch.base[0].numpy() + centre, y[season], rtol=1e-5)
+    assert shown[:, -2].tolist() == [0] * 6 + [1] * 4
+    assert shown[:, -1].tolist() == pytest.approx([0] * 6 + [0.25, 0.5, 0.75, 1])
+    past = windows([one])._past
+    np.testing.assert_allclose(shown[:7, 6], past[13:20, 0], rtol=1e-6)
+    assert not shown[7:, 6].any()
+    assert shown.shape[-1] == FRAMING.width(Statistics.fit([one]))
+
+
+@given(
+    step=st.integers(6, 36),
+    centre=st.sampled_from(["global", "zero", "mean", "last"]),
+    scale=st.sampled_from(["global", "mean", "deviation", "step"]),
+    relative=st.sampled_from(["centre", "previous", "season"]),
+    lags=st.lists(st.integers(1, 12), max_size=3).map(tuple),
+)
+def test_the_future_changes_no_input(step, centre, scale, relative, lags):
+    framing = replace(FRAMING, centre=centre, scale=scale, relative=relative, lags=lags)
+    one = series()
+    values, past = one.values.copy(), one.past.copy()
+    values[step:] += 1000
+    past[step:] -= 1000
+    other = replace(one, values=values, past=past)
+    statistics = Statistics.fit([one.cut(0, 6)])
+    a, b = (Windows([each], framing, statistics).batch([Origin(0, step)]) for each in (one, other))
+    for name in ("inputs", "before", "base", "scale", "centre", "contexts"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    ahead = slice(int(a.contexts), None)
+    assert torch.equal(a.values[:, : int(a.contexts)], b.values[:, : int(a.contexts)])
+    assert not torch.equal(a.values[:, ahead], b.values[:, ahead])
+    # And the past does change them, so that there is something to find.
+    earlier = one.values.copy()
+    earlier[step - 1] += 1000
+    c = Windows([replace(one, values=earlier)], framing, statistics).batch([Origin(0, step)])
+    assert not torch.equal(a.values, c.values)
+
+
+def test_a_window_does_not_depend_on_the_others():
+    some = [series(), series(9, seed=1, name="b")]
+    made = windows(some)
+    together = made.batch([Origin(0, 30), Origin(1, 3), Origin(1, 5)])
+    alone = made.batch([Origin(1, 3)])
+    assert together.contexts.tolist() == [6, 3, 5]
+    steps = int(alone.values.shape[1])
+    assert torch.equal(together.inputs[1, :steps], alone.inputs[0])
+    assert torch.equal(together.base[1, :steps], alone.base[0])
+    assert together.values[1, :steps].isfinite().all() and together.values[1, steps:].isnan().all()
+    assert torch.equal(together.scale[1], alone.scale[0])
+    assert together.steps == 6 + 3 + 5 + 3 * 4
+
+
+@pytest.mark.parametrize("scale", ["mean", "deviation", "step"])
+def test_a_constant_context_has_a_unit(scale):
+    some = [replace(series(), values=np.full((40, 2), level)) for level in (0.0, 7.0)] + [series()]
+    batch = windows(some, replace(FRAMING, scale=scale)).batch([Origin(0, 20), Origin(1, 20)])
+    assert (batch.scale > 0).all() and batch.inputs.isfinite().all()
+    if scale != "mean":
+        assert batch.scale[1].tolist() == pytest.approx([0.007, 0.007])
+
+
+def test_origins_have_a_whole_context_and_horizon():
+    part = Part([series(), series(9, name="b")], [0, 0])
+    assert origins_of(part, 6, 4) == [Origin(0, step) for step in range(6, 37)]
+    assert origins_of(Part(part.series, [30, 0]), 6, 4, stride=4) == [Origin(0, 30), Origin(0, 34)]
+
+
+def test_an_epoch_has_each_window_once_and_its_order_is_drawn_from_the_seed():
+    one = series()
+    made = windows([one])
+    origins = origins_of(Part([one], [0]), 6, 4)
+    batches = WindowBatches(made, origins, 8, seed=1)
+    seen = [batches.batch(k, 3).centre for k in range(len(batches))]
+    assert len(batches) == 4
+    whole = made.batch(origins).centre
+    assert torch.equal(torch.cat(seen).sort(0).values, whole.sort(0).values)
+    again = WindowBatches(made, origins, 8, seed=1)
+    assert torch.equal(again.batch(2, 3).values, batches.batch(2, 3).values)
+    assert not torch.equal(again.batch(2, 4).centre, seen[2])
+
+
+def test_positions_turn_about_their_centre_in_training():
+    framing = replace(FRAMING, positions=True, lags=(), relative="previous", centre="last", scale="step")
+    one = series()
+    batch = windows([one], framing).batch([Origin(0, 20), Origin(0, 21)])
+    assert torch.equal(batch.scale[:, 0], batch.scale[:, 1])
+    quarter = turned(batch, torch.full((2,), torch.pi / 2))
+    torch.testing.assert_close(quarter.values[..., 0], -batch.values[..., 1], equal_nan=True)
+    torch.testing.assert_close(quarter.values[..., 1], batch.values[..., 0], equal_nan=True)
+    drawn = WindowBatches(Windows([one], framing, Statistics.fit([one])), [Origin(0, 20)], 4, 0)
+    first, second = drawn.batch(0, 0), drawn.batch(0, 1)
+    torch.testing.assert_close(first.values.norm(dim=-1), second.values.norm(dim=-1))
+    assert not torch.allclose(first.values, second.values)
+
+
+def test_the_future_needs_what_is_known_before():
+    one = series(known=0)
+    longer = with_future(one, 4)
+    assert len(longer) == 44 and longer.observed == 40
+    assert longer.times[-1] == 43
+    with pytest.raises(DataError, match="needs numbers of what is known before for the 4 steps after 39"):
+        with_future(series(), 4)
+    some = series()
+    values = some.values.copy()
+    values[36:] = np.nan
+    assert with_future(replace(some, values=values), 4).observed == 36
+    with pytest.raises(DataError, match="no values to look at"):
+        with_future(replace(one, values=one.values * np.nan), 4)
