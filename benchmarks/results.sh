@@ -6,7 +6,8 @@
 set -euo pipefail
 data=$(realpath "$1") out=$2
 shift 2
-recipes=$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../recipes
+benchmarks=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+recipes=$benchmarks/../recipes
 mkdir -p "$out"
 cd "$out"
 throughtime=${THROUGHTIME:-throughtime} python=${PYTHON:-python}
@@ -109,6 +110,43 @@ reverse() {
   train "$FUNCNAME" seq2seq digits.tsv --config "$recipes/reverse.toml" --test-share 0.1
 }
 
+shapes() { # pictures of shapes with captions that are true: the share that is right, and where words are looked for
+  [ -e shapes ] || $throughtime world shapes --scenes 8000
+  [ -e shapes-test ] || $throughtime world shapes-test --scenes 1000 --seed 1
+  train "$1" captioner shapes/captions.jsonl --test shapes-test/captions.jsonl --config "$recipes/shapes.toml" "${@:2}"
+}
+shapes-attention() {
+  shapes "$FUNCNAME"
+  $python "$benchmarks/pointing.py" "$FUNCNAME" shapes-test/captions.jsonl
+}
+shapes-initial-state() { shapes "$FUNCNAME" --model initial-state; }
+shapes-conditioned() { shapes "$FUNCNAME" --model conditioned; }
+
+photographs() { # photographs by sorted name: 541 to train on, 68 to validate, 68 to test
+  local captions=$data/captioning/captions_677.csv
+  mkdir -p photographs
+  tar xf "$data/captioning/flickr8k_677_images.tar" -C photographs
+  tail -n +2 "$captions" | cut -d, -f1 | LC_ALL=C sort -u >photographs/names
+  for part in train:1,541 valid:542,609 test:610,677; do
+    sed -n "${part#*:}p" photographs/names >photographs/part
+    { head -1 "$captions"; LC_ALL=C grep -F -f photographs/part "$captions"; } >"photographs/${part%:*}.csv"
+  done
+}
+flickr() {
+  [ -e photographs ] || photographs
+  train "$1" captioner photographs/train.csv --valid photographs/valid.csv --test photographs/test.csv \
+    --folder photographs/images --config "$recipes/photographs.toml" "${@:2}"
+}
+flickr-attention() { flickr "$FUNCNAME"; }
+flickr-initial-state() { flickr "$FUNCNAME" --model initial-state; }
+flickr-conditioned() { flickr "$FUNCNAME" --model conditioned; }
+flickr-baselines() {
+  [ -e photographs ] || photographs
+  $python "$benchmarks/caption_baselines.py" photographs/{train,test}.csv --folder photographs/images
+}
+
 default="sst2-recurrent sst2-bag-of-words sst2-fixed-window atis-slots atis-intent names splice wnut17-crf wnut17-softmax
-  ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse"
+  ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse
+  shapes-attention shapes-initial-state shapes-conditioned flickr-attention flickr-initial-state flickr-conditioned
+  flickr-baselines"
 for name in ${*:-$default}; do "$name"; done

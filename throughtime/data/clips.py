@@ -23,8 +23,8 @@ from throughtime.data.pictures import (
     Pixels,
     fit_picture,
     load_picture,
-    other_modes,
     picture_paths,
+    warn_of_modes,
 )
 from throughtime.data.tables import read_table
 from throughtime.data.video import read_video
@@ -167,8 +167,7 @@ def read_clips(
         if not (skip_damaged and found):
             raise DataError(message if len(paths) > 1 else wrong[0])
         logger.warning("%s; they are left out", message)
-    if told := other_modes(sum((frames.modes for frames in found), Counter())):
-        logger.warning("frames were made RGB: %s", told)
+    warn_of_modes(sum((frames.modes for frames in found), Counter()), "frames")
     return found, kept
 
 

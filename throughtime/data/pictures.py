@@ -68,8 +68,7 @@ def read_pictures(
         if not (skip_damaged and found):
             raise DataError(message if len(paths) > 1 else wrong[0])
         logger.warning("%s; they are left out", message)
-    if told := other_modes(modes):
-        logger.warning("pictures were made RGB: %s", told)
+    warn_of_modes(modes, "pictures")
     return np.stack(found) if found else np.zeros((0, 3, size, size), np.uint8), kept
 
 
@@ -107,11 +106,11 @@ def fit_picture(picture: Image.Image, size: int) -> Pixels:
     return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
 
 
-def other_modes(modes: Counter[str]) -> str:
-    """How many of all pictures were in which mode other than RGB, in words; "" where there is none."""
-    others = {mode: count for mode, count in modes.items() if mode != "RGB"}
-    told = ", ".join(f"{count} {MODES.get(mode, mode)}" for mode, count in sorted(others.items()))
-    return f"{told}, of {modes.total()}" if told else ""
+def warn_of_modes(modes: Counter[str], what: str) -> None:
+    """Say in a warning how many pictures, by their modes, were not RGB; `what` they are: "pictures"."""
+    if others := {mode: count for mode, count in modes.items() if mode != "RGB"}:
+        told = ", ".join(f"{count} {MODES.get(mode, mode)}" for mode, count in sorted(others.items()))
+        logger.warning("%d of %d %s were made RGB: %s", sum(others.values()), modes.total(), what, told)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

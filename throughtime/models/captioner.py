@@ -20,7 +20,7 @@ from throughtime.nn.dropout import drop_steps
 from throughtime.nn.masks import padding_mask
 from throughtime.nn.memory_attention import Attention, Memory
 from throughtime.nn.options import check_sizes
-from throughtime.nn.pooling import pool_mean
+from throughtime.nn.pooling import pool_max
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State, select_rows
 
@@ -97,7 +97,7 @@ class CaptionState:
 class Captioner(nn.Module):
     """p(y_t | y_<t, picture) = softmax(V h~_t + b) by an encoder and a recurrent decoder.
 
-        m_1 .. m_S = encoder(picture)        v = 1/S Σ_s m_s       h_t = decoder(E y_{t-1}, h_{t-1})
+        m_1 .. m_S = encoder(picture)        v = max_s m_s          h_t = decoder(E y_{t-1}, h_{t-1})
 
     "conditioned": h_t = tanh(W_x E y_{t-1} + W_h h_{t-1} + W_i v' + b), v' = W v: the picture enters at every
     step (Karpathy & Fei-Fei 2015), by the cell `image_rnn`; h~ = h.
@@ -113,7 +113,8 @@ class Captioner(nn.Module):
     Xu et al. ask with h_{t-1}, and the context enters the recurrence at step t. Here, in the order of Luong,
     Pham & Manning (2015), the question is h_t and the context enters the word's probability alone, so that
     in training the recurrence runs over all words in one call and attention over all of them in another.
-    What was said before, which h_t knows, tells where attention went.
+    What was said before, which h_t knows, tells where attention went. The picture as a whole, v, is the
+    largest value of each feature: the mean would say little of things that cover a small part of it.
 
     encoder     makes the memory; its `features` are F.
     classes     how many tokens there are.
@@ -169,13 +170,13 @@ class Captioner(nn.Module):
 
         Captions do not hang together: no `state` is read, and an empty one is returned.
         """
-        features, weights = self._read_captions(batch)
+        features, weights, memory = self._read_captions(batch)
         real = (batch.targets != -100).flatten().nonzero()[:, 0]
         chosen = features.flatten(0, 1).index_select(0, real)
         loss = self.head.loss(self._drop(chosen[:, None])[:, 0], batch.targets.flatten()[real])
-        if not (self.training and self.doubly_stochastic and weights is not None):
+        if not (self.training and self.doubly_stochastic) or weights is None or memory is None:
             return loss
-        unseen = (1 - _real(weights, batch.target_lengths).sum(1)).square()
+        unseen = (1 - _real(weights, batch.target_lengths).sum(1)).square().masked_fill(memory.padding, 0)
         return replace(loss, penalty=self.doubly_stochastic * unseen.sum() / max(loss.count, 1))
 
     @torch.no_grad()
@@ -208,23 +209,23 @@ class Captioner(nn.Module):
         return CaptionState(select_rows(state.recurrent, rows), memory)
 
     def vectors(self, batch: CaptionBatch) -> Float[Tensor, "P F"]:
-        """A vector for each source: the mean of its memory. Captions are not read."""
+        """A vector for each source: the largest of each feature in its memory. Captions are not read."""
         memory, lengths = self.encoder(batch.source, batch.source_lengths)
         self._begin(memory, lengths)  # so that the state that the decoder begins in can be looked at
-        return pool_mean(memory, lengths)
+        return pool_max(memory, lengths)
 
     def _read_captions(
         self, batch: CaptionBatch
-    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T S"] | None]:
-        """What the softmax reads at each target, and the weights of attention."""
+    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T S"] | None, Memory | None]:
+        """What the softmax reads at each target, the weights of attention, and what it looked at."""
         state = self.select(self.begin(batch.source, batch.source_lengths), batch.rows)
         tokens = batch.inputs.masked_fill(padding_mask(batch.target_lengths, batch.inputs.shape[1]), 0)
         x = self._drop(F.embedding(tokens, self.embedding.weight))
         h, _ = self.decoder(x, state.recurrent, batch.target_lengths)
-        return self._look(h, state.memory)
+        return *self._look(h, state.memory), state.memory
 
     def _begin(self, memory: Float[Tensor, "P S F"], lengths: Int[Tensor, "P"]) -> CaptionState:
-        seen = self.picture(pool_mean(memory, lengths))
+        seen = self.picture(pool_max(memory, lengths))
         state = self.decoder.begin(len(memory))
         if self.model == "conditioned":
             parts = seen.chunk(self.decoder.layers, -1)

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from throughtime.cells.cell import Cell
+from throughtime.errors import ConfigError
 from throughtime.nn.convolution import PictureGrid
 from throughtime.nn.masks import padding_mask
 from throughtime.nn.options import check_sizes
@@ -46,6 +47,8 @@ class ClipEncoder(nn.Module):
                    of the recurrence; `hidden` are the units of both directions together.
     bidirectional  whether m_t knows of later frames too. Where it does not, frames may come one by one.
     dropout        on x_t, between layers and on m_t, in training only.
+
+    Raises `ConfigError` for an odd number of units in two directions.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class ClipEncoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if bidirectional and hidden % 2:
+            raise ConfigError(f"hidden is shared by two directions and must be even, got {hidden}")
         self.frames = frames
         self.recurrence = Recurrent(
             cell,
