@@ -1,8 +1,8 @@
 """Captions without a model: caption_baselines.py TRAIN TEST --folder PICTURES, two tables.
 
 nearest   a caption of the training picture whose pixels, of 16 x 16, are the nearest.
-constant  one caption for all pictures: of those of the training, the one whose words agree best with all others
-          (mean F1 of the sets of words).
+constant  one caption for all pictures: of those of the training, the one whose words agree best with all
+          others (mean F1 of the sets of words).
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """Where a captioner looks: pointing.py RUN captions.jsonl, of a world that `throughtime world` made.
 
-The captions are those that the run finds for the pictures. Of each that is true, the words that name a thing are
-known, and so is the thing's box: a word points at it where the peak of its attention, enlarged to the picture, lies
-in the box (the pointing game, Zhang et al. 2016). By chance so many would as boxes cover of the picture.
+The captions are those that the run finds for the pictures. Of each that is true, the words that name a thing
+are known, and so is the thing's box: a word points at it where the peak of its attention, enlarged to the
+picture, lies in the box (the pointing game, Zhang et al. 2016). By chance so many would as boxes cover of the
+picture.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def main() -> None:
         update={"search": task.config.search.model_copy(update={"attention": True})}
     )
     right, pointed, covered = 0, [], []
-    for answer, (path, captions) in zip(task.predict(map(str, true)), true.items(), strict=True):
+    for answer, captions in zip(task.predict(map(str, true)), true.values(), strict=True):
         if answer["caption"] not in captions:
             continue
         right += 1

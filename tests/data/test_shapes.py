@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from throughtime.data.shapes import COLOURS, NOISE, SHAPES, holds, make_scene, paint, write_scenes
+from throughtime.data.shapes import (
+    COLOURS,
+    NOISE,
+    SHAPES,
+    descriptions,
+    holds,
+    make_scene,
+    paint,
+    write_scenes,
+)
 from throughtime.errors import StorageError
 
 
@@ -74,6 +83,20 @@ def test_a_relation_holds_or_its_opposite_or_neither():
     assert not any(holds(relation, one, diagonal) for relation in ("left of", "above", "right of", "below"))
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_scene_can_be_told_from_either_thing(seed):
+    scene, _ = drawn(seed)
+    told = descriptions(scene)
+    assert told[0] == (scene.caption, scene.named) and len(told) == len(scene.things)
+    for caption, named in told:
+        words = caption.split()
+        for word, thing in zip(words, named, strict=True):
+            assert thing is None or word in scene.things[thing][:2]
+        if len(told) == 2:
+            one, other = (scene.things[named[k]].box for k in (1, -1))
+            assert holds(" ".join(words[4:-3]), one, other)
+
+
 def test_every_colour_shape_and_relation_is_drawn():
     captions = [make_scene(np.random.default_rng(k)).caption for k in range(600)]
     text = " ".join(captions)
@@ -96,7 +119,7 @@ def test_a_world_is_made_of_its_seed(tmp_path):
 def test_the_table_names_its_pictures(tmp_path):
     write_scenes(tmp_path / "world", 4, 48, seed=0)
     rows = [json.loads(line) for line in (tmp_path / "world/captions.jsonl").read_text().splitlines()]
-    assert len(rows) == 4
+    assert len({row["image"] for row in rows}) == 4
     for row in rows:
         with Image.open(tmp_path / "world" / row["image"]) as picture:
             assert picture.size == (48, 48) and picture.mode == "RGB"

@@ -108,15 +108,16 @@ def by_hand(model, source, inputs):
                 x = states[layer][0]
         return x
 
+    feed = zeros if kind == "attention" else zeros[:0]
     if kind != "conditioned":
-        advance(whole)
+        advance(torch.cat([whole, feed]))
     for token in inputs:
-        h = advance(model.embedding.weight[token])
+        h = advance(torch.cat([model.embedding.weight[token], feed]))
         if kind == "attention":
             shares = torch.stack([h @ model.attention.weight_memory @ m for m in source]).softmax(0)
             gate = (model.gate.weight[0] @ h + model.gate.bias[0]).sigmoid()
             context = gate * sum(a * m for a, m in zip(shares, source, strict=True))
-            h = (model.join.weight @ torch.cat([context, h])).tanh()
+            h = feed = (model.join.weight @ torch.cat([context, h])).tanh()
             looks.append(shares)
         said.append((model.head.weight @ h + model.head.bias).log_softmax(0))
     return said, looks

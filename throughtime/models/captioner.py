@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, cast, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -88,10 +88,12 @@ class CaptionState:
 
     recurrent  of its recurrence.
     memory     what it looks at; None without attention.
+    feed       [B, H], h~ of the token before; None without attention.
     """
 
     recurrent: State
     memory: Memory | None = None
+    feed: Tensor | None = None
 
 
 class Captioner(nn.Module):
@@ -108,13 +110,15 @@ class Captioner(nn.Module):
     "attention": it begins in the same way, and looks at the picture again for each word (Show, Attend and
     Tell, Xu et al. 2015, "soft"):
 
+        h_t = decoder([E y_{t-1} ; h~_{t-1}], h_{t-1})           h~_0 = 0
         a_ts = softmax_s(score(h_t, m_s))     β_t = σ(w h_t + b)     h~_t = tanh(U [β_t Σ_s a_ts m_s ; h_t])
 
-    Xu et al. ask with h_{t-1}, and the context enters the recurrence at step t. Here, in the order of Luong,
-    Pham & Manning (2015), the question is h_t and the context enters the word's probability alone, so that
-    in training the recurrence runs over all words in one call and attention over all of them in another.
-    What was said before, which h_t knows, tells where attention went. The picture as a whole, v, is the
-    largest value of each feature: the mean would say little of things that cover a small part of it.
+    Xu et al. ask with h_{t-1}, which does not know y_{t-1} yet. Here, in the order of Luong, Pham & Manning
+    (2015), the question is h_t, and what was seen enters the recurrence with the next token. Words go one
+    after another in training too.
+
+    The picture as a whole, v, is the largest value of each feature: the mean would say little of things that
+    cover a small part of it.
 
     encoder     makes the memory; its `features` are F.
     classes     how many tokens there are.
@@ -154,7 +158,8 @@ class Captioner(nn.Module):
         self.encoder = encoder
         self.embedding = make_embedding(classes, embedding)
         cell = "image_rnn" if model == "conditioned" else cell
-        self.decoder = Recurrent(cell, embedding, hidden, layers=layers, dropout=dropout)
+        width = embedding + hidden * (model == "attention")
+        self.decoder = Recurrent(cell, width, hidden, layers=layers, dropout=dropout)
         self.picture = nn.Linear(encoder.features, layers * hidden if model == "conditioned" else embedding)
         self.attention: Attention | None = None
         if model == "attention":
@@ -198,18 +203,19 @@ class Captioner(nn.Module):
         self, tokens: Int[Tensor, "R"], state: CaptionState
     ) -> tuple[Float[Tensor, "R C"], CaptionState]:
         """The log-probability of every token after `tokens`, and the state after them."""
-        x = F.embedding(tokens, self.embedding.weight)
-        h, recurrent = self.decoder(x[:, None], state.recurrent)
-        features, _ = self._look(h, state.memory)
-        return self.head.log_probs(features[:, 0]), CaptionState(recurrent, state.memory)
+        features, _, state = self._advance(F.embedding(tokens, self.embedding.weight), state)
+        return self.head.log_probs(features), state
 
     def select(self, state: CaptionState, rows: Int[Tensor, "R"]) -> CaptionState:
         """The rows of a state that `rows` names, in its order; one may be named several times."""
-        memory = None if state.memory is None else state.memory.select(rows)
-        return CaptionState(select_rows(state.recurrent, rows), memory)
+        return CaptionState(
+            select_rows(state.recurrent, rows),
+            None if state.memory is None else state.memory.select(rows),
+            None if state.feed is None else state.feed[rows],
+        )
 
     def vectors(self, batch: CaptionBatch) -> Float[Tensor, "P F"]:
-        """A vector for each source: the largest of each feature in its memory. Captions are not read."""
+        """A vector for each source: the largest value of each feature of its memory, no caption read."""
         memory, lengths = self.encoder(batch.source, batch.source_lengths)
         self._begin(memory, lengths)  # so that the state that the decoder begins in can be looked at
         return pool_max(memory, lengths)
@@ -221,8 +227,16 @@ class Captioner(nn.Module):
         state = self.select(self.begin(batch.source, batch.source_lengths), batch.rows)
         tokens = batch.inputs.masked_fill(padding_mask(batch.target_lengths, batch.inputs.shape[1]), 0)
         x = self._drop(F.embedding(tokens, self.embedding.weight))
-        h, _ = self.decoder(x, state.recurrent, batch.target_lengths)
-        return *self._look(h, state.memory), state.memory
+        if self.attention is None:
+            h, _ = self.decoder(x, state.recurrent, batch.target_lengths)
+            return h, None, None
+        features: list[Tensor] = []
+        looks: list[Tensor] = []
+        for t, each in enumerate(x.unbind(1)):
+            told, weights, state = self._advance(each, state, batch.target_lengths > t)
+            features.append(told)
+            looks.append(cast(Tensor, weights))
+        return torch.stack(features, 1), torch.stack(looks, 1), state.memory
 
     def _begin(self, memory: Float[Tensor, "P S F"], lengths: Int[Tensor, "P"]) -> CaptionState:
         seen = self.picture(pool_max(memory, lengths))
@@ -230,20 +244,28 @@ class Captioner(nn.Module):
         if self.model == "conditioned":
             parts = seen.chunk(self.decoder.layers, -1)
             return CaptionState(tuple((h, part) for (h, _), part in zip(state, parts, strict=True)))
-        _, state = self.decoder(seen[:, None], state)
-        return CaptionState(
-            state, None if self.attention is None else self.attention.prepare(memory, lengths)
-        )
-
-    def _look(
-        self, h: Float[Tensor, "B T H"], memory: Memory | None
-    ) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B T S"] | None]:
-        """What the softmax reads, with what attention found, and the weights."""
         if self.attention is None:
-            return h, None
-        assert memory is not None
-        context, weights = self.attention(h, memory)
-        return self.join(torch.cat([self.gate(h).sigmoid() * context, h], -1)).tanh(), weights
+            return CaptionState(self.decoder(seen[:, None], state)[1])
+        feed = seen.new_zeros(len(memory), self.hidden)
+        _, state = self.decoder(torch.cat([seen, feed], -1)[:, None], state)
+        return CaptionState(state, self.attention.prepare(memory, lengths), feed)
+
+    def _advance(
+        self, x: Float[Tensor, "B E"], state: CaptionState, going: Bool[Tensor, "B"] | None = None
+    ) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B S"] | None, CaptionState]:
+        """What the softmax reads, the weights of attention, and the state after one embedded token.
+
+        Rows that are not `going` have ended: the recurrence does not read them.
+        """
+        x = x if state.feed is None else torch.cat([x, state.feed], -1)
+        y, recurrent = self.decoder(x[:, None], state.recurrent, None if going is None else going.long())
+        h = y[:, 0]
+        if self.attention is None:
+            return h, None, CaptionState(recurrent)
+        assert state.memory is not None
+        context, weights = self.attention.step(h, state.memory)
+        told = self.join(torch.cat([self.gate(h).sigmoid() * context, h], -1)).tanh()
+        return told, weights, CaptionState(recurrent, state.memory, told)
 
     def _drop(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B T F"]:
         return drop_steps(x, self.dropout, variational=False) if self.training and self.dropout else x
