@@ -145,8 +145,21 @@ flickr-baselines() {
   $python "$benchmarks/caption_baselines.py" photographs/{train,test}.csv --folder photographs/images
 }
 
+moving() { # TASK OPTIONS: clips of moving shapes
+  [ -e moving ] || $throughtime world moving --scenes 0 --clips 3000 --size 32
+  [ -e moving-test ] || $throughtime world moving-test --scenes 0 --clips 500 --size 32 --seed 1
+  train "$1" "$2" moving/clips.jsonl --test moving-test/clips.jsonl "${@:3}"
+}
+moving-frames() { moving "$FUNCNAME" frame-tagger --max-epochs 8; }
+moving-stream() { moving "$FUNCNAME" frame-tagger --max-epochs 8 --no-bidirectional; }
+moving-captions() { moving "$FUNCNAME" captioner --config "$recipes/moving.toml"; }
+
+ball() { # errors in box widths of predictions from pixels and from coordinates
+  [ -e ball ] || $throughtime demo ball --minutes 4 --out ball --json 2>ball.log
+}
+
 default="sst2-recurrent sst2-bag-of-words sst2-fixed-window atis-slots atis-intent names splice wnut17-crf wnut17-softmax
   ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse
   shapes-attention shapes-initial-state shapes-conditioned flickr-attention flickr-initial-state flickr-conditioned
-  flickr-baselines"
+  flickr-baselines moving-frames moving-stream moving-captions ball"
 for name in ${*:-$default}; do "$name"; done
