@@ -12,6 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 import throughtime
 from throughtime.data.pictures import picture_paths
@@ -39,7 +40,9 @@ def main() -> None:
             continue
         right += 1
         boxes, named = captions[answer["caption"]]
-        size, looked = task.config.data.size, answer["attention"]
+        looked = answer["attention"]
+        with Image.open(answer["input"]) as picture:
+            size = picture.width
         for thing, weights in zip(named, looked["weights"], strict=False):
             if thing is None:
                 continue

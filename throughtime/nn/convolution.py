@@ -18,10 +18,9 @@ GROUP = 8
 class Convolution(nn.Sequential):
     """Pixels [B, 3, H, W], of mean near 0, to features [B, channels[-1], H / 2^k, W / 2^k] by k layers.
 
-    For each of k `channels` a convolution of 3 x 3 that halves both sides, and, in all but the last, another
-    of 3 x 3 that keeps them, each followed by a group norm (Wu & He 2018) and a ReLU. A group norm looks at
-    one picture alone, so that no picture's features depend on the batch. With three of them a feature sees
-    27 x 27 pixels.
+    For each of k `channels` a convolution of 3 x 3 that halves both sides, and another that keeps them, each
+    followed by a group norm (Wu & He 2018) and a ReLU. A group norm looks at one picture alone, so that no
+    picture's features depend on the batch. With k = 2 a feature is made of 19 x 19 pixels, with 3 of 43 x 43.
 
     Raises `ConfigError` where there are no channels.
     """
@@ -32,10 +31,9 @@ class Convolution(nn.Sequential):
         check_sizes(channels=min(channels))
         layers: list[nn.Module] = []
         below = 3
-        for depth, width in enumerate(channels, start=1):
+        for width in channels:
             layers += _convolution(below, width, stride=2)
-            if depth < len(channels):
-                layers += _convolution(width, width, stride=1)
+            layers += _convolution(width, width, stride=1)
             below = width
         super().__init__(*layers)
         self.channels = below
