@@ -30,14 +30,16 @@ def test_a_caption_stands_above_its_clip():
     figure = draw_told_strips(CLIPS, ["one $", "two"])
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["one $", "two"]
     first, second = (axes.images[0].get_array() for axes in figure.axes)
-    assert first.shape == second.shape == (8, 40, 3)
-    assert (first[:, :24] == 120).all() and (first[:, 24:] == 255).all()
+    assert first.shape == second.shape == (8, 45, 3)
+    for t in range(5):  # the clip has three frames, with a white line behind each
+        assert (first[:, 9 * t : 9 * t + 8] == (120 if t < 3 else 255)).all()
+        assert (first[:, 9 * t + 8] == 255).all()
 
 
 def test_attention_stands_below_its_frames():
     weights = np.eye(3)
     figure = draw_temporal_attention(CLIPS[0], ["a", "red", "<end>"], weights)
     film, below = figure.axes
-    assert film.images[0].get_array().shape == (8, 24, 3)
+    assert film.images[0].get_array().shape == (8, 27, 3)
     assert (below.images[0].get_array() == weights).all()
     assert [label.get_text() for label in below.get_yticklabels()] == ["a", "red", "<end>"]

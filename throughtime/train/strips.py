@@ -31,7 +31,7 @@ def draw_strips(
     figure = Figure(figsize=(columns * FRAME, len(clips) * (FRAME + (lines + 0.5) * LINE)))
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(clips), columns, squeeze=False)
-    figure.subplots_adjust(0.01, 0.5 * LINE * lines / figure.get_figheight(), 0.99, 0.99, 0.06, 0.6)
+    figure.subplots_adjust(0.01, (lines + 0.5) * LINE / figure.get_figheight(), 0.99, 0.99, 0.06, 0.6)
     for row, (clip, told) in enumerate(zip(clips, labels, strict=True)):
         true = told if right is None else right[row]
         for column, place in enumerate(axes[row]):
@@ -75,8 +75,9 @@ def draw_temporal_attention(clip: NDArray[np.uint8], words: Sequence[str], weigh
 
 
 def _film(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Frames [T, 3, H, W] side by side, [H, T W, 3]."""
-    return np.concatenate([*clip], axis=2).transpose(1, 2, 0)
+    """Frames [T, 3, H, W] side by side, [H, T (W + 1), 3], a white line behind each."""
+    apart = np.pad(clip, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255)
+    return np.concatenate([*apart], axis=2).transpose(1, 2, 0)
 
 
 def _show(place: Axes, frame: NDArray[np.uint8]) -> None:
