@@ -105,6 +105,24 @@ seq2vec() { # vectors of DNA from a language model of its k-mers, and a classifi
   train "$FUNCNAME" classifier seq2vec.parquet --input vector --model feed-forward --max-epochs 40 --test-share 0.1
 }
 
+etth1() { # Informer's split: 12, 4 and 4 months
+  head -n 14401 "$data/series/ETTh1.csv" >etth1.csv
+  train "$FUNCNAME" forecaster etth1.csv --targets OT --time date --valid-steps 2880 --test-steps 2880 \
+    --horizon 24 --stride 1 --max-epochs 2
+}
+m4-hourly() { train "$FUNCNAME" forecaster "$data/series/m4/Hourly-train.csv" --test "$data/series/m4/Hourly-test.csv" \
+  --layout rows --continues --season 24 --valid-steps 48 --horizon 48 --context 168 --lags 24 168 --relative season \
+  --batch-size 256 --max-epochs 2; }
+
+walks=$data/trajectories
+eth-ucy() { # each scene by a model that was trained on the others
+  for scene in biwi_eth biwi_hotel students crowds_zara01 crowds_zara02; do
+    train "walks-$scene" forecaster $(ls "$walks"/train/*.txt | grep -v $scene) \
+      --valid $(ls "$walks"/val/*.txt | grep -v $scene) --test $(ls "$walks"/all_data/*.txt | grep $scene) \
+      --targets 3 4 --time 1 --series 2 --config "$recipes/trajectories.toml" --max-epochs 12
+  done
+}
+
 reverse() {
   $python "$recipes/reverse.py" >digits.tsv
   train "$FUNCNAME" seq2seq digits.tsv --config "$recipes/reverse.toml" --test-share 0.1
@@ -160,6 +178,7 @@ ball() { # errors in box widths of predictions from pixels and from coordinates
 
 default="sst2-recurrent sst2-bag-of-words sst2-fixed-window atis-slots atis-intent names splice wnut17-crf wnut17-softmax
   ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse
+  etth1 m4-hourly eth-ucy
   shapes-attention shapes-initial-state shapes-conditioned flickr-attention flickr-initial-state flickr-conditioned
   flickr-baselines moving-frames moving-stream moving-captions ball"
 for name in ${*:-$default}; do "$name"; done

@@ -1,9 +1,20 @@
 """Series read from tables of every shape, and what is said of those that are none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from throughtime.data.series import Roles, read_long, read_rows, read_wide
+from throughtime.data.series import (
+    Part,
+    Roles,
+    joined,
+    next_times,
+    read_long,
+    read_rows,
+    read_wide,
+    split_time,
+)
 from throughtime.data.tables import read_table
 from throughtime.errors import DataError
 
@@ -111,3 +122,50 @@ def test_what_is_no_series_is_named_with_its_line(tmp_path, text, said):
 def test_what_does_not_change_may_not_change(tmp_path):
     with pytest.raises(DataError, match="series a: a static column changes"):
         read_long(table(tmp_path, "s,v,k\na,1,1\na,2,2\n"), Roles(("v",), None, "s", static=("k",)))
+
+
+def two(tmp_path, more=""):
+    return read_long(table(tmp_path, hours(20) + more), Roles(("value",), "time"))
+
+
+def test_the_end_of_each_series_is_kept_apart_and_its_past_stays_visible(tmp_path):
+    begun, kept = split_time(two(tmp_path), 0.25)
+    assert (len(begun.series[0]), begun.starts) == (15, [0])
+    assert (len(kept.series[0]), kept.starts) == (20, [15])
+    assert split_time(two(tmp_path), 0.25, steps=3)[1].starts == [17]
+    with pytest.raises(DataError, match="has 20 steps, too few to keep the last 20 apart"):
+        split_time(two(tmp_path), 0.25, steps=20)
+
+
+def test_a_series_goes_on_in_another_file_at_the_next_step(tmp_path):
+    [whole] = two(tmp_path)
+    begin, rest = whole.cut(0, 12), whole.cut(12, 20)
+    part = joined([begin], [rest])
+    assert part.starts == [12] and part.digest == Part([whole], [12]).digest
+    counted = replace(rest, times=np.arange(8))
+    with pytest.raises(DataError, match="should go on at 2024-02-29T08:00:00, and begins at"):
+        joined([begin], [rest.cut(1, 8)])
+    numbered = replace(begin, times=np.arange(12))
+    assert joined([numbered], [counted]).series[0].times.tolist() == list(range(20))
+
+
+def test_the_digest_is_that_of_names_times_and_numbers(tmp_path):
+    [one] = two(tmp_path)
+    same = Part([replace(one, place="elsewhere")], [0])
+    assert Part([one], [0]).digest == same.digest
+    others = [
+        Part([one], [1]),
+        Part([replace(one, name="b")], [0]),
+        Part([replace(one, values=one.values + 1e-9)], [0]),
+        Part([replace(one, times=one.times + np.timedelta64(1, "s"))], [0]),
+        Part([one, one], [0, 0]),
+    ]
+    assert len({part.digest for part in [same, *others]}) == 6
+
+
+def test_times_go_on_by_the_last_step():
+    assert next_times(np.array([3, 5]), 3).tolist() == [7, 9, 11]
+    months = np.array(["2024-11", "2024-12"], "datetime64[M]")
+    assert next_times(months, 2).astype(str).tolist() == ["2025-01", "2025-02"]
+    assert next_times(np.array([4]), 2).tolist() == [5, 6]
+    assert next_times(months[:1], 1).astype(str).tolist() == ["2024-12"]

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from throughtime.errors import ShapeError
 from throughtime.train.forecasts import (
+    constant_velocity,
     coverage,
     crps,
+    displacement,
     is_seasonal,
+    linear,
     naive,
     naive2,
     point_metrics,
@@ -96,3 +99,22 @@ def test_naive2_reaches_the_published_errors_of_m4_hourly():
     errors = [point_metrics(y, naive2(x, 48, 24), x, 24) for x, y in zip(past, future, strict=True)]
     assert np.mean([e["smape"] for e in errors]) == pytest.approx(18.383, abs=5e-4)
     assert np.mean([e["mase"] for e in errors]) == pytest.approx(2.395, abs=5e-4)
+
+
+def test_naive2_takes_no_season_out_of_what_is_not_positive():
+    past = np.tile([0.0, 1, 3, 2, 1, 1], 10)
+    assert naive2(past, 8, 6).tolist() == naive(past, 8).tolist()
+    assert naive2(past + 1, 8, 6) == pytest.approx(naive(past + 1, 8, 6))
+
+
+def test_a_line_goes_on_by_its_last_step_or_as_a_whole():
+    past = np.array([0.0, 2.0, 2.0, 4.0])
+    assert constant_velocity(past, 3).tolist() == [6, 8, 10]
+    slope = 1.2  # of the least squares line 0.2 + 1.2 t
+    assert linear(past, 2) == pytest.approx([0.2 + slope * 4, 0.2 + slope * 5])
+    assert constant_velocity(past[:1], 2).tolist() == linear(past[:1], 2).tolist() == [0, 0]
+
+
+def test_displacement_is_euclidean():
+    true, forecast = np.zeros((2, 2)), np.array([[3.0, 4.0], [0.0, 1.0]])
+    assert displacement(true, forecast) == {"ade": 3.0, "fde": 1.0}

@@ -139,7 +139,10 @@ def joined(before: Sequence[Series], after: Sequence[Series]) -> Part:
 
     Raises `DataError` where one has no beginning, or begins at another time than the next step.
     """
-    known = {one.name: one for one in before}
+    known: dict[str, Series] = {}
+    for one in before:
+        if known.setdefault(one.name, one) is not one:
+            raise DataError(f'{one.place}: there are two series "{one.name}", and either could go on')
     found, starts = [], []
     for rest in after:
         if rest.name not in known:

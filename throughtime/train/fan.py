@@ -76,7 +76,7 @@ def draw_fans(fans: Sequence[Fan]) -> Figure:
     """A panel for each forecast."""
     columns = min(len(fans), 2)
     rows = -(-len(fans) // columns)
-    figure = Figure(figsize=(1 + 5.5 * columns, 0.6 + 2.4 * rows), layout="constrained")
+    figure = Figure(figsize=(1 + 5.5 * columns, 1 + 2.4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for fan, axes in zip(fans, panels, strict=False):
@@ -98,13 +98,13 @@ def draw_fans(fans: Sequence[Fan]) -> Figure:
         if fan.true is not None:
             axes.plot(fan.times, fan.true, color="black", lw=1, ls="--", label="what came")
         if fan.times.dtype.kind == "M":
-            locator = AutoDateLocator(maxticks=7)
+            locator = AutoDateLocator(maxticks=12)
             axes.xaxis.set_major_locator(locator)
             axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         axes.set_title(fan.title, fontsize="medium", parse_math=False)
         axes.set_ylabel(fan.target, parse_math=False)
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize="small", loc="upper left")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     for axes in figure.axes[len(fans) :]:
         axes.set_visible(False)
     for axes in figure.axes[: len(fans)][-columns:]:

@@ -23,9 +23,10 @@ def naive2(past: Float[Floats, "T"], horizon: int, season: int) -> Float[Floats,
     """The naive forecast of what is left without the season, and the season again (Makridakis et al. 2018).
 
     The season is taken out by multiplicative decomposition, if the autocorrelation at its length differs
-    from 0 with a confidence of 90 %, and there are three seasons.
+    from 0 with a confidence of 90 %, there are three seasons, and all values are positive.
     """
-    factors = seasonal_factors(past, season) if is_seasonal(past, season) else np.ones(max(season, 1))
+    seasonal = past.min() > 0 and is_seasonal(past, season)
+    factors = seasonal_factors(past, season) if seasonal else np.ones(max(season, 1))
     steps = np.arange(len(past) - 1, len(past) + horizon) % len(factors)
     forecast: Floats = past[-1] / factors[steps[0]] * factors[steps[1:]]
     return forecast
