@@ -58,16 +58,15 @@ def pairs(path: Path, random: random.Random) -> None:
 
 
 def pictures(path: Path, random: random.Random) -> None:
-    """Squares of a colour, small or large, somewhere on grey; two captions say which."""
+    """A square of a colour somewhere on grey, and two captions of it."""
     lines = []
-    for k in range(72):
-        colour, side = list(PAINT)[k % 3], (5, 9)[k // 3 % 2]
+    for k in range(60):
+        colour = list(PAINT)[k % 3]
         image = Image.new("RGB", (16, 16), (random.randint(90, 160),) * 3)
-        x, y = random.randint(0, 16 - side), random.randint(0, 16 - side)
-        image.paste(PAINT[colour], (x, y, x + side, y + side))
+        x, y = random.randint(0, 8), random.randint(0, 8)
+        image.paste(PAINT[colour], (x, y, x + 8, y + 8))
         image.save(path.parent / f"{k}.png")
-        size = "small" if side == 5 else "large"
-        lines += [f"{k}.png\ta {size} {colour} square", f"{k}.png\tit is {size} and {colour}"]
+        lines += [f"{k}.png\ta {colour} square", f"{k}.png\tit is {colour}"]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -185,8 +184,8 @@ TOYS = {
         pictures,
         {
             "data": {"input": "1", "target": "2", "size": 16},
-            "model": {"hidden": 24, "features": 24, "channels": (16, 24), "dropout": 0.0},
-            "training": {"batch_size": 12, "learning_rate": 0.01},
+            "model": {"hidden": 24, "features": 24, "channels": (12, 16), "dropout": 0.0},
+            "training": {"batch_size": 8, "learning_rate": 0.01},
         },
         [Path("0.png"), Path("4.png"), Path("8.png"), Path("3.png")],
         lambda metrics: metrics["accuracy"] > 0.9,
