@@ -186,7 +186,7 @@ def test_a_backbone_is_put_into_the_run_which_needs_its_folder_no_more(folder, t
         if name.endswith("weight"):
             assert torch.equal(known[f"encoder.grid.network.network.{name}"], value)
     model = throughtime.load(tmp_path / "run")
-    assert model.answer([folder / "0.png"])[0]["caption"]
+    assert isinstance(model.answer([folder / "0.png"])[0]["caption"], str)
     processor = run.read_processor()
     with pytest.raises(RunError, match="description of the backbone is damaged"):
         CaptionerTask(config, processor | {"backbone": {"network": processor["backbone"]["network"]}})

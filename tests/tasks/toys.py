@@ -159,7 +159,7 @@ TOYS = {
         {
             "data": {"size": 16},
             "model": {"hidden": 16, "channels": (8, 16), "features": 16, "dropout": 0.0},
-            "training": {"batch_frames": 30, "learning_rate": 0.01, "max_epochs": 15},
+            "training": {"batch_frames": 30, "learning_rate": 0.01, "max_epochs": 30},
         },
         [Path(f"clips/{k}") for k in (0, 5, 11, 3, 1, 17)],
         lambda metrics: metrics["accuracy"] > 0.9,
