@@ -47,3 +47,17 @@ def test_a_predictor_learns_where_a_ball_is(tmp_path, monkeypatch):
     with torch.no_grad():
         errors = balls.distances(model.predict(balls.batch_of(clips, list(range(50))).frames, 20), clips)
     assert errors[:, 0].mean() < 0.15
+
+
+@pytest.mark.slow
+def test_a_predictor_knows_the_walls(tmp_path):
+    """Ten steps ahead it is less than half as far away as a ball that goes straight on."""
+    config = balls.BallConfig(training=TrainingConfig(max_epochs=12, learning_rate=3e-3))
+    model = balls.train_on_pixels(tmp_path / "run", config, Console(quiet=True))
+    clips = balls.make_clips(200, 1, 9)
+    found = model.predict(balls.batch_of(clips, list(range(200))).frames, 20)
+    ours, straight = (
+        balls.distances(each, clips).mean((0, 2))
+        for each in (found, balls.constant_velocity(clips.positions))
+    )
+    assert ours[9] < 0.5 * straight[9], (ours, straight)

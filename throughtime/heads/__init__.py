@@ -3,6 +3,7 @@
 from throughtime.heads.adaptive import Adaptive
 from throughtime.heads.categorical import Categorical, Loss
 from throughtime.heads.crf import CRF
+from throughtime.heads.density import Density, Gaussian, Mixture, NegativeBinomial, Quantiles, StudentT
 from throughtime.heads.multi_label import MultiLabel
 from throughtime.heads.per_step import PerStep
 
@@ -10,7 +11,13 @@ __all__ = [
     "CRF",
     "Adaptive",
     "Categorical",
+    "Density",
+    "Gaussian",
     "Loss",
+    "Mixture",
     "MultiLabel",
+    "NegativeBinomial",
     "PerStep",
+    "Quantiles",
+    "StudentT",
 ]
