@@ -178,7 +178,7 @@ ball() { # errors in box widths of predictions from pixels and from coordinates
 
 default="sst2-recurrent sst2-bag-of-words sst2-fixed-window atis-slots atis-intent names splice wnut17-crf wnut17-softmax
   ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse
-  etth1 m4-hourly eth-ucy
   shapes-attention shapes-initial-state shapes-conditioned flickr-attention flickr-initial-state flickr-conditioned
-  flickr-baselines moving-frames moving-stream moving-captions ball"
+  flickr-baselines etth1 m4-hourly eth-ucy
+  moving-frames moving-stream moving-captions ball"
 for name in ${*:-$default}; do "$name"; done

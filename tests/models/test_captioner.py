@@ -86,7 +86,7 @@ def lstm(layer, suffix, x, h, c):
 def by_hand(model, source, inputs):
     """The log-probabilities after each input of one caption, and where each looks."""
     kind, layers, units = model.model, model.decoder.layers, model.hidden
-    whole = model.picture(SUMMARY(source))
+    whole = None if kind == "attention" else model.picture(SUMMARY(source))
     zeros = torch.zeros(units, dtype=torch.float64)
     said, looks = [], []
     states = [(zeros, zeros)] * layers
@@ -109,8 +109,8 @@ def by_hand(model, source, inputs):
         return x
 
     feed = zeros if kind == "attention" else zeros[:0]
-    if kind != "conditioned":
-        advance(torch.cat([whole, feed]))
+    if kind == "initial-state":
+        advance(whole)
     for token in inputs:
         h = advance(torch.cat([model.embedding.weight[token], feed]))
         if kind == "attention":

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from toys import toy_config, toy_run
+from toys import toy_config
 
 import throughtime
 from throughtime.errors import ConfigError, DataError, RunError
@@ -26,7 +26,8 @@ QUIET = Console(quiet=True)
 def folder(tmp_path_factory):
     """The folder of the toy's pictures, and of a run on them that looks."""
     folder = tmp_path_factory.mktemp("captioner")
-    toy_run("captioner", folder, max_epochs=12)
+    task, config = config_of(folder, max_epochs=20)
+    task.train(config, folder / "run", QUIET)
     return folder
 
 
@@ -48,11 +49,11 @@ def search(trained):
 
 
 def config_of(folder, data=(), model=(), **training):
-    """The toy's configuration with other options."""
+    """The toy's configuration with attention and other options."""
     task, config = toy_config("captioner", folder, **training)
     data = config.data.model_copy(update=dict(data))
     return task, config.model_copy(
-        update={"data": data, "model": config.model.model_copy(update=dict(model))}
+        update={"data": data, "model": config.model.model_copy(update={"model": "attention"} | dict(model))}
     )
 
 
@@ -80,6 +81,22 @@ def test_the_other_decoders_learn_the_toy(folder, tmp_path, model):
     task, config = config_of(folder, model={"model": model}, max_epochs=20)
     trained = task.train(config, tmp_path / "run", QUIET)
     assert trained.valid["accuracy"] > 0.9
+
+
+def test_what_looks_answers_alone_as_in_a_batch(search, folder):
+    task, inputs = search(attention=True), [folder / f"{k}.png" for k in range(5)]
+    for alone, together in zip([task.answer([each])[0] for each in inputs], task.answer(inputs), strict=True):
+        assert alone["caption"] == together["caption"]
+        assert alone["log_prob"] == pytest.approx(together["log_prob"], abs=1e-5)
+        torch.testing.assert_close(
+            torch.tensor(alone["attention"]["weights"]), torch.tensor(together["attention"]["weights"])
+        )
+
+
+def test_the_state_of_what_looks_says_nothing_of_the_picture(trained, folder):
+    assert trained.embed([folder / "0.png"]).shape == (1, 24)
+    with pytest.raises(ConfigError, match='no recurrence, and so no state: take the "pooled" vector'):
+        trained.embed([folder / "0.png"], "state")
 
 
 def test_captions_are_said_and_scored(trained, folder):
@@ -186,7 +203,7 @@ def test_a_backbone_is_put_into_the_run_which_needs_its_folder_no_more(folder, t
         if name.endswith("weight"):
             assert torch.equal(known[f"encoder.grid.network.network.{name}"], value)
     model = throughtime.load(tmp_path / "run")
-    assert isinstance(model.answer([folder / "0.png"])[0]["caption"], str)
+    assert model.answer([folder / "0.png"])[0]["log_prob"] < 0
     processor = run.read_processor()
     with pytest.raises(RunError, match="description of the backbone is damaged"):
         CaptionerTask(config, processor | {"backbone": {"network": processor["backbone"]["network"]}})

@@ -184,7 +184,13 @@ TOYS = {
         pictures,
         {
             "data": {"input": "1", "target": "2", "size": 16},
-            "model": {"hidden": 24, "features": 24, "channels": (12, 16), "dropout": 0.0},
+            "model": {
+                "model": "initial-state",
+                "hidden": 24,
+                "features": 24,
+                "channels": (12, 16),
+                "dropout": 0.0,
+            },
             "training": {"batch_size": 8, "learning_rate": 0.01},
         },
         [Path("0.png"), Path("4.png"), Path("8.png"), Path("3.png")],

@@ -7,10 +7,10 @@ from throughtime.train.captions import caption_metrics, caption_signatures
 
 
 def test_a_caption_is_compared_with_all_of_its_references():
-    outputs = ["a dog runs on the grass", "two men", "a red ball is here now"]
+    outputs = ["a dog runs on the grass", "two men run far", "a red ball is here now"]
     references = [
         ["a dog runs on grass", "the dog runs on the grass ."],
-        ["two men sit"],
+        ["two men run in"],
         ["a red ball is here now"],
     ]
     metrics = caption_metrics(outputs, references)

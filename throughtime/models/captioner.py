@@ -107,15 +107,15 @@ class Captioner(nn.Module):
     "initial-state": the decoder reads W v before the first token, as if it were one, and knows of the picture
     what its state keeps of that; h~ = h (Show and Tell, Vinyals et al. 2015). For any cell.
 
-    "attention": it begins in the same way, and looks at the picture again for each word (Show, Attend and
-    Tell, Xu et al. 2015, "soft"):
+    "attention": it looks at the picture for each word (Show, Attend and Tell, Xu et al. 2015, "soft"):
 
-        h_t = decoder([E y_{t-1} ; h~_{t-1}], h_{t-1})           h~_0 = 0
+        h_t = decoder([E y_{t-1} ; h~_{t-1}], h_{t-1})           h_0 = h~_0 = 0
         a_ts = softmax_s(score(h_t, m_s))     β_t = σ(w h_t + b)     h~_t = tanh(U [β_t Σ_s a_ts m_s ; h_t])
 
     Xu et al. ask with h_{t-1}, which does not know y_{t-1} yet. Here, in the order of Luong, Pham & Manning
     (2015), the question is h_t, and what was seen enters the recurrence with the next token. Words go one
-    after another in training too.
+    after another in training too. Their h_0 is made of the mean of all m_s; without it the decoder knows
+    nothing of the picture but what it has looked at, and where it looks tells what it says.
 
     The picture as a whole, v, is the largest value of each feature: the mean would say little of things that
     cover a small part of it.
@@ -160,13 +160,15 @@ class Captioner(nn.Module):
         cell = "image_rnn" if model == "conditioned" else cell
         width = embedding + hidden * (model == "attention")
         self.decoder = Recurrent(cell, width, hidden, layers=layers, dropout=dropout)
-        self.picture = nn.Linear(encoder.features, layers * hidden if model == "conditioned" else embedding)
         self.attention: Attention | None = None
         if model == "attention":
             self.attention = Attention(attention, hidden, encoder.features)
             self.gate = nn.Linear(hidden, 1)
             self.join = nn.Linear(encoder.features + hidden, hidden, bias=False)
             self.join.weight.data = glorot(hidden, encoder.features + hidden, None)
+        else:
+            seen = layers * hidden if model == "conditioned" else embedding
+            self.picture = nn.Linear(encoder.features, seen)
         weight = cast(nn.Parameter, self.embedding.weight)
         self.head = Categorical(hidden, classes, weight if tied else None)
 
@@ -239,16 +241,15 @@ class Captioner(nn.Module):
         return torch.stack(features, 1), torch.stack(looks, 1), state.memory
 
     def _begin(self, memory: Float[Tensor, "P S F"], lengths: Int[Tensor, "P"]) -> CaptionState:
-        seen = self.picture(pool_max(memory, lengths))
         state = self.decoder.begin(len(memory))
-        if self.model == "conditioned":
-            parts = seen.chunk(self.decoder.layers, -1)
-            return CaptionState(tuple((h, part) for (h, _), part in zip(state, parts, strict=True)))
-        if self.attention is None:
+        if self.attention is not None:
+            feed = memory.new_zeros(len(memory), self.hidden)
+            return CaptionState(state, self.attention.prepare(memory, lengths), feed)
+        seen = self.picture(pool_max(memory, lengths))
+        if self.model == "initial-state":
             return CaptionState(self.decoder(seen[:, None], state)[1])
-        feed = seen.new_zeros(len(memory), self.hidden)
-        _, state = self.decoder(torch.cat([seen, feed], -1)[:, None], state)
-        return CaptionState(state, self.attention.prepare(memory, lengths), feed)
+        parts = seen.chunk(self.decoder.layers, -1)
+        return CaptionState(tuple((h, part) for (h, _), part in zip(state, parts, strict=True)))
 
     def _advance(
         self, x: Float[Tensor, "B E"], state: CaptionState, going: Bool[Tensor, "B"] | None = None

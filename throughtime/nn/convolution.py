@@ -18,9 +18,10 @@ GROUP = 8
 class Convolution(nn.Sequential):
     """Pixels [B, 3, H, W], of mean near 0, to features [B, channels[-1], H / 2^k, W / 2^k] by k layers.
 
-    For each of k `channels` a convolution of 3 x 3 that halves both sides, and another that keeps them, each
-    followed by a group norm (Wu & He 2018) and a ReLU. A group norm looks at one picture alone, so that no
-    picture's features depend on the batch. With k = 2 a feature is made of 19 x 19 pixels, with 3 of 43 x 43.
+    For each of k `channels` a convolution of 3 x 3 that halves both sides, and before the next another that
+    keeps them, each followed by a group norm (Wu & He 2018) and a ReLU. A group norm looks at one picture
+    alone, so that no picture's features depend on the batch. With k = 2 a feature is made of 11 x 11 pixels,
+    with 3 of 27 x 27: not much more than its place, so that where attention lies says what it sees.
 
     Raises `ConfigError` where there are no channels.
     """
@@ -31,9 +32,10 @@ class Convolution(nn.Sequential):
         check_sizes(channels=min(channels))
         layers: list[nn.Module] = []
         below = 3
-        for width in channels:
+        for depth, width in enumerate(channels, start=1):
             layers += _convolution(below, width, stride=2)
-            layers += _convolution(width, width, stride=1)
+            if depth < len(channels):
+                layers += _convolution(width, width, stride=1)
             below = width
         super().__init__(*layers)
         self.channels = below
