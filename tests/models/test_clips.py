@@ -33,7 +33,7 @@ def test_a_clip_does_not_depend_on_its_batch_or_on_what_stands_in_padding(bidire
     encoder = make_encoder(bidirectional=bidirectional)
     clips, lengths = make_clips(5, 2, 0, 3)
     together, _ = encoder(clips, lengths)
-    assert together.shape == (4, 5, 12)
+    assert together.shape == (4, 5, 12 + 10)
     for k, length in enumerate(lengths.tolist()):
         if length:
             alone, _ = encoder(clips[k : k + 1, :length], torch.tensor([length]))
@@ -54,13 +54,13 @@ def test_only_a_stream_does_not_know_what_comes():
 
 
 def test_a_frame_is_read_beside_what_changed():
-    """The plain loop: x_t, and its difference to x_{t-1}, zeros at the first frame."""
+    """The plain loop reads x_t, and its difference to x_{t-1}, zeros at the first frame."""
     encoder = make_encoder(bidirectional=False)
     clips, lengths = make_clips(4)
     x = torch.stack([encoder.frames(clips[:, t]) for t in range(4)], 1)
     before = torch.cat([x[:, :1], x[:, :-1]], 1)
     y, _ = encoder.recurrence(torch.cat([x, x - before], -1))
-    assert torch.allclose(encoder(clips, lengths)[0], y, atol=1e-6)
+    assert torch.allclose(encoder(clips, lengths)[0], torch.cat([y, x], -1), atol=1e-6)
 
 
 def test_an_odd_number_of_units_has_no_two_directions():

@@ -29,6 +29,7 @@ class FrameEncoder(nn.Module):
         with torch.no_grad():
             places, _ = grid(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         self.join = nn.Linear(places.shape[1] * places.shape[2], features)
+        nn.init.kaiming_normal_(self.join.weight, nonlinearity="relu")
 
     def forward(self, frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N F"]:
         """A vector for each frame."""
@@ -37,16 +38,17 @@ class FrameEncoder(nn.Module):
 
 
 class ClipEncoder(nn.Module):
-    """m_1 .. m_T = recurrence over [x_t ; x_t - x_{t-1}], where x_t is what a `FrameEncoder` sees in frame t.
+    """m_t = [h_t ; x_t], h = recurrence over [x_t ; x_t - x_{t-1}], x_t what `FrameEncoder` sees in frame t.
 
     What changed since the frame before, zeros at the first, is given beside what is there: slow motion shows
-    in it, which the recurrence alone is very slow to learn to see.
+    in it, which the recurrence alone is very slow to learn to see. What is to be seen in one frame passes the
+    recurrence by, so that it need not learn to hand it through.
 
     frames         sees.
     cell, hidden, layers
                    of the recurrence; `hidden` are the units of both directions together.
-    bidirectional  whether m_t knows of later frames too. Where it does not, frames may come one by one.
-    dropout        on x_t, between layers and on m_t, in training only.
+    bidirectional  whether h_t knows of later frames too. Where it does not, frames may come one by one.
+    dropout        on what the recurrence reads, between layers and on h_t, in training only.
 
     Raises `ConfigError` for an odd number of units in two directions.
     """
@@ -75,7 +77,7 @@ class ClipEncoder(nn.Module):
             dropout=dropout,
             output_dropout=dropout,
         )
-        self.features = self.recurrence.output_size
+        self.features = self.recurrence.output_size + frames.features
 
     def forward(
         self, source: UInt8[Tensor, "P T 3 H W"], lengths: Int[Tensor, "P"]
@@ -85,5 +87,6 @@ class ClipEncoder(nn.Module):
         seen = self.frames(source[real])
         x = seen.new_zeros(*source.shape[:2], self.frames.features)
         x[real] = seen
-        x = torch.cat([x, x.diff(dim=1, prepend=x[:, :1])], -1)
-        return self.recurrence(x, lengths=lengths)[0], lengths
+        changed = x.diff(dim=1, prepend=x[:, :1])
+        h, _ = self.recurrence(torch.cat([x, changed], -1), lengths=lengths)
+        return torch.cat([h, x], -1), lengths
