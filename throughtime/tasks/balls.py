@@ -46,8 +46,8 @@ class BallConfig(Config):
     """Everything that decides a training from pixels."""
 
     balls: int = Field(1, ge=1, le=3, description="Balls in the box.")
-    channels: tuple[int, ...] = Field((16, 32, 64), min_length=1, description="Channels of the convolutions.")
-    features: int = Field(128, ge=1, description="Features of a frame.")
+    channels: tuple[int, ...] = Field((8, 16, 32), min_length=1, description="Channels of the convolutions.")
+    features: int = Field(64, ge=1, description="Features of a frame.")
     hidden: int = Field(128, ge=1, description="Units of the recurrence.")
     training: TrainingConfig = TrainingConfig(learning_rate=3e-3)
 
