@@ -50,6 +50,7 @@ def test_a_predictor_learns_where_a_ball_is(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_predictor_knows_the_walls(tmp_path):
     """Ten steps ahead it is less than half as far away as a ball that goes straight on."""
     config = balls.BallConfig(training=TrainingConfig(max_epochs=12, learning_rate=3e-3))

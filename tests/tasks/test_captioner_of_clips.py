@@ -83,6 +83,7 @@ def test_a_picture_is_no_clip(run):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_moving_world_is_told(tmp_path):
     write_clips(tmp_path / "world", 2000, 32)
     config = CaptionTaskConfig(
