@@ -65,6 +65,19 @@ wikitext=$data/text/wikitext2
 wikitext2() { train "$FUNCNAME" language-model "$wikitext/train.txt.gz" --valid "$wikitext/valid.txt" \
   --test "$wikitext/test.txt" --config "$recipes/words.toml" --max-minutes 40; }
 
+music() { # trained, and 200 tunes drawn, of which the share that parses is said
+  train "$FUNCNAME" language-model "$data/music/irish.abc" --config "$recipes/music.toml" --test-share 0.1
+  $throughtime compose music --count 200 --raw --seed 1 --json 2>&1 >music-tunes.json | tail -1
+}
+colours() { # of twenty names one to validate and one to test on
+  awk 'NR == 1 || NR % 20 == 0' "$data/text/colornames.csv" >colours-test.csv
+  awk 'NR == 1 || NR % 20 == 10' "$data/text/colornames.csv" >colours-valid.csv
+  awk 'NR == 1 || NR % 10' "$data/text/colornames.csv" >colours-train.csv
+  train "$FUNCNAME" language-model colours-train.csv --valid colours-valid.csv --test colours-test.csv \
+    --columns name hex --config "$recipes/colours.toml"
+  $throughtime colours colours --measure colours-test.csv
+}
+
 books=$data/books
 authors() { # the first nine tenths to learn from, the last to be told apart
   for book in plato_republic joyce_ulysses; do
@@ -176,9 +189,30 @@ ball() { # errors in box widths of predictions from pixels and from coordinates
   [ -e ball ] || $throughtime demo ball --minutes 4 --out ball --json 2>ball.log
 }
 
+digits-data() { # recordings of digits, and strings of them, with tables
+  [ -e fsdd ] || $python "$recipes/../benchmarks/spoken_digits.py" "$data/speech/fsdd_subset.tar.gz" fsdd
+}
+digits() { train "$1" transcriber fsdd/{digits,strings}.train.tsv --valid fsdd/{digits,strings}.valid.tsv \
+  --test fsdd/digits.test.tsv --config "$recipes/spoken-digits.toml" "${@:2}"; }
+spoken-digits() { # greedy search, beams, and beams with a language model that knows how digits are spelt
+  digits-data
+  digits "$FUNCNAME"
+  train digit-words language-model fsdd/strings.train.txt --valid fsdd/strings.valid.txt --hidden 64 --max-epochs 8
+  for search in "" "--beams 10" "--beams 10 --language-model digit-words"; do
+    echo "strings $search"
+    $throughtime evaluate "$FUNCNAME" fsdd/strings.test.tsv $search
+  done
+}
+spoken-digits-live() { # in one direction, and how long it takes to listen to all strings of the test
+  digits-data
+  digits "$FUNCNAME" --no-bidirectional --max-epochs 20
+  $throughtime evaluate "$FUNCNAME" fsdd/strings.test.tsv
+  $python "$recipes/../benchmarks/listening.py" "$FUNCNAME" fsdd/strings.test.tsv
+}
+
 default="sst2-recurrent sst2-bag-of-words sst2-fixed-window atis-slots atis-intent names splice wnut17-crf wnut17-softmax
   ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse
+  etth1 m4-hourly eth-ucy music colours spoken-digits spoken-digits-live
   shapes-attention shapes-initial-state shapes-conditioned flickr-attention flickr-initial-state flickr-conditioned
-  flickr-baselines etth1 m4-hourly eth-ucy
-  moving-frames moving-stream moving-captions ball"
+  flickr-baselines moving-frames moving-stream moving-captions ball"
 for name in ${*:-$default}; do "$name"; done

@@ -119,7 +119,7 @@ def test_help_is_quick():
 
 
 def test_each_command_has_help(trained):
-    for command in ("train", "generate", "score", "complete", "evaluate", "bench", "cells", "demo"):
+    for command in ("train", "generate", "score", "complete", "listen", "evaluate", "bench", "cells", "demo"):
         done = throughtime(command, "--help")
         assert done.returncode == 0 and "usage: throughtime" in done.stdout, command
 

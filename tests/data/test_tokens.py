@@ -41,6 +41,24 @@ def byte_pairs(fitted):
     return fitted["bpe"]
 
 
+@given(texts)
+@quickly
+def test_music_spells_every_text(text):
+    music = fit_tokeniser("abc", [text, "a"])
+    assert music.decode(music.encode(text)) == text
+
+
+def test_music_takes_notes_bars_and_fields_whole():
+    text = "M:6/8\nK:D\n|:^f2A,/ (3Bcd z4|1 c'>d :|2 [Ac]2|]\n"
+    music = fit_tokeniser("abc", [text * 2])
+    tokens = list(music.pieces(music.encode(text)))
+    assert "".join(tokens) == text
+    for token in ("M:", "K:", "|:", "^f2", "A,/", "(3", "z4", "c'", ":|", "|]"):
+        assert token in tokens
+    assert list(music.pieces(music.encode("^f2g8"))) == ["^f2", "\ufffd", "8"]
+    assert list(music.pieces(music.encode("A4"))) == ["A", "4"]  # not seen as a whole: spelt
+
+
 # What all kinds have in common.
 
 

@@ -373,3 +373,50 @@ def test_a_text_trains_with_an_adaptive_softmax_and_averages(tmp_path):
     trained = train(tmp_path, tokens="word", softmax="adaptive", average=0.5, max_epochs=60, dropout=0.0)
     assert trained.valid["perplexity"] < 2.5
     assert throughtime.load(tmp_path / "run").generate("the cat sat", 4, temperature=0).startswith(" on the")
+
+
+def tunes_config(folder, count=20, **data):
+    """A training on tunes, each with a note of its own length."""
+    path = folder / "tunes.abc"
+    path.write_text("\n".join(f"X:{k}\nT:Tune\nK:C\nA{k}|B{k}|\n" for k in range(1, count + 1)))
+    options = {"hidden": 8, "dropout": 0.0}, {"max_epochs": 2, "chunk_length": 16, "batch_size": 4}
+    model, training = options
+    return LanguageModelConfig(data={"paths": (path,), **data}, model=model, training=training)
+
+
+def test_documents_are_held_out_whole(tmp_path):
+    config = tunes_config(tmp_path, test_share=0.25, valid_share=0.2)
+    parts = LanguageModelTask.read(config)
+    assert [len(part) for part in parts] == [12, 3, 5]
+    assert len({text for part in parts for text in part.texts}) == 20
+    assert parts.valid.digest == LanguageModelTask.read(config).valid.digest
+    seeded = config.model_copy(update={"training": config.training.model_copy(update={"seed": 1})})
+    assert parts.valid.digest != LanguageModelTask.read(seeded).valid.digest
+    with pytest.raises(DataError, match="1 examples are too few"):
+        LanguageModelTask.read(tunes_config(tmp_path, count=1))
+
+
+def test_no_document_begins_in_its_middle(tmp_path):
+    config = tunes_config(tmp_path, tokens="abc")
+    LanguageModelTask.train(config, tmp_path / "run", Console(quiet=True))
+    task = throughtime.load(tmp_path / "run")
+    assert task.documents == "tunes"
+    train = LanguageModelTask.read(config).train
+    begins = task.tokeniser.encode("X:")[0]
+    for chunk in task.batches(train):
+        after = chunk.targets[chunk.inputs == 0]
+        assert (after == begins).all()
+    assert "bits_per_character" in task.evaluate(config.data.paths)
+
+
+def test_columns_are_those_of_the_run(tmp_path):
+    path = tmp_path / "names.csv"
+    path.write_text("name,hex\n" + "Red,#ff0000\nBlue,#0000ff\n" * 10)
+    rows = {"paths": (path,), "columns": ("name", "hex")}
+    config = tunes_config(tmp_path, **rows)
+    LanguageModelTask.train(config, tmp_path / "run", Console(quiet=True))
+    assert throughtime.load(tmp_path / "run").documents == "rows"
+    assert LanguageModelTask.read(config).train.texts[0] in {"Red\t#ff0000\n", "Blue\t#0000ff\n"}
+    other = tunes_config(tmp_path, paths=(path,), columns=("name",))
+    with pytest.raises(ConfigError, match="--columns was"):
+        LanguageModelTask.train(other, tmp_path / "more", Console(quiet=True), Run.open(tmp_path / "run"))

@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import struct
+import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +87,38 @@ def clips(path: Path, random: random.Random) -> None:
             Image.fromarray(frame).save(folder / f"{t}.png")
         rows.append({"clip": f"clips/{k}", "labels": " ".join(labels)})
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+#: A letter is a tone of so many Hz.
+TONES = {"a": 300, "b": 520, "c": 900, "d": 1500}
+
+
+def tones(path: Path, random: random.Random) -> None:
+    """Words of one to four letters, each a tone, as sounds of 4000 Hz in the folder `tones`."""
+    (path.parent / "tones").mkdir()
+    lines = ["path\ttext"]
+    for k in range(100):
+        word = "".join(random.choice("abcd") for _ in range(1 + k % 4))
+        write_tones(path.parent / "tones" / f"{k}.wav", word, random)
+        lines.append(f"tones/{k}.wav\t{word}")
+    write_tones(path.parent / "tones" / "click.wav", "", random)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_tones(path: Path, word: str, random: random.Random) -> None:
+    samples = tone_samples(word, random, 4000)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 4000, 0, "NONE", ""))
+        file.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+
+
+def tone_samples(word: str, random: random.Random, rate: int) -> list[int]:
+    samples = [0.0] * (rate // 100)
+    for letter in word:
+        for k in range(int(random.uniform(0.06, 0.1) * rate)):
+            samples.append(0.5 * math.sin(2 * math.pi * TONES[letter] * k / rate))
+        samples += [0.0] * (rate // 50)
+    return [int(32767 * each + random.uniform(-20, 20)) for each in samples]
 
 
 def waves(path: Path, random: random.Random) -> None:
@@ -211,6 +245,19 @@ TOYS = {
         suffix="csv",
         changed=lambda text: text.replace("\n3,a,", "\n3,a,1"),
         reading={"known": ("x",)},
+    ),
+    "transcriber": Toy(
+        tones,
+        {
+            "data": {"mels": 12},
+            "model": {"hidden": 24, "layers": 1, "dropout": 0.0, "band_masks": 0, "time_masks": 0},
+            "training": {"batch_tokens": 250},
+        },
+        [*(Path(f"tones/{k}.wav") for k in (0, 3, 17, 6)), Path("tones/click.wav")],
+        lambda metrics: metrics["wer"] < 0.1,
+        changed=lambda text: text.replace("\ta", "\tb"),
+        new={"d": "e"},
+        reading={"tokens": "word"},
     ),
 }
 assert TOYS.keys() == TASKS.keys()

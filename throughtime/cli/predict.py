@@ -5,11 +5,12 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -17,6 +18,9 @@ from throughtime.cli.language import readable
 from throughtime.cli.output import Json, messages, write, write_json
 from throughtime.cli.using import RunFirst, parse_with_search
 from throughtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Inputs that are computed side by side.
 ROWS = 64
@@ -48,7 +52,7 @@ def run(arguments: list[str]) -> int:
         answers = iter(task.answer([readable(command.input)]))
     for answer in answers:
         if command.plot is not None:
-            _draw(task, answer, command.plot)
+            draw_into(command.plot, partial(task.draw, answer))
         if command.json:
             write_json(answer)
         else:
@@ -56,7 +60,8 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _draw(task: Any, answer: dict[str, Any], path: Path) -> None:
+def draw_into(path: Path, draw: Callable[[], Figure]) -> None:
+    """Draw a figure into a file, and say so; raises `ConfigError` where its name is not that of a picture."""
     from matplotlib.figure import Figure
 
     from throughtime.train.curves import save_figure
@@ -64,7 +69,7 @@ def _draw(task: Any, answer: dict[str, Any], path: Path) -> None:
     kind = path.suffix.removeprefix(".").lower() or "png"
     if kind not in Figure().canvas.get_supported_filetypes():
         raise ConfigError(f'{path} ends in "{path.suffix}", which is no picture: give .png, .svg or .pdf')
-    save_figure(task.draw(answer), path)
+    save_figure(draw(), path)
     messages().print(f"drawn: {path}", soft_wrap=True, markup=False)
 
 

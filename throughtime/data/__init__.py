@@ -1,8 +1,11 @@
 """From files to the numbers that a model reads."""
 
+from throughtime.data.audio import Sound, read_sound
 from throughtime.data.columns import Table, join_tables
 from throughtime.data.corpus import encode
+from throughtime.data.features import LogMel, LogMelStream
 from throughtime.data.pairs import Pairs, read_pairs
+from throughtime.data.recordings import Recordings, read_recordings
 from throughtime.data.series import Part, Roles, Series, read_long, read_rows, read_wide
 from throughtime.data.spellings import Vocabulary, spell
 from throughtime.data.streams import Chunk, Streams
@@ -18,10 +21,14 @@ __all__ = [
     "Chunk",
     "Document",
     "Framing",
+    "LogMel",
+    "LogMelStream",
     "Pairs",
     "Part",
+    "Recordings",
     "Roles",
     "Series",
+    "Sound",
     "Statistics",
     "Streams",
     "Table",
@@ -39,7 +46,9 @@ __all__ = [
     "read_lines",
     "read_long",
     "read_pairs",
+    "read_recordings",
     "read_rows",
+    "read_sound",
     "read_table",
     "read_vectors",
     "read_wide",

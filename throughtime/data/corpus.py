@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from throughtime.data.documents import Documents
 from throughtime.data.text import Text
 from throughtime.data.tokens import BOUNDARY, Tokeniser
 from throughtime.storage import cache_folder, write
@@ -17,7 +18,7 @@ ADVICE = "make room, or set XDG_CACHE_HOME to a folder that has some"
 Tokens = NDArray[np.unsignedinteger]
 
 
-def encode(text: Text, tokeniser: Tokeniser) -> Tokens:
+def encode(text: Text | Documents, tokeniser: Tokeniser) -> Tokens:
     """The tokens of a text, each document after a boundary, as an array over a file in the cache.
 
     The file is made once for a text, by its content, and a tokeniser. Raises `StorageError` where it
@@ -31,9 +32,11 @@ def encode(text: Text, tokeniser: Tokeniser) -> Tokens:
     return np.memmap(path, dtype=size, mode="r")
 
 
-def _encode_to(path: Path, text: Text, tokeniser: Tokeniser, size: np.dtype[np.unsignedinteger]) -> None:
+def _encode_to(
+    path: Path, text: Text | Documents, tokeniser: Tokeniser, size: np.dtype[np.unsignedinteger]
+) -> None:
     with path.open("wb") as file:
-        for document in text.documents:
+        for document in text.each():
             np.array([BOUNDARY], size).tofile(file)
-            for block in document.blocks():
+            for block in document:
                 tokeniser.encode(block).astype(size).tofile(file)

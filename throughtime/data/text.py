@@ -62,6 +62,15 @@ class Text:
         """How many characters the documents have together."""
         return sum(len(document) for document in self.documents)
 
+    @property
+    def source(self) -> str:
+        """Where it is from, for a message."""
+        return str(self.documents[0].path)
+
+    def each(self) -> Iterator[Iterator[str]]:
+        """The text of each document, in blocks."""
+        return (document.blocks() for document in self.documents)
+
     def split(self, share: float) -> tuple[Text, Text]:
         """The first `1 - share` of the characters and the rest; the document at the cut is cut in two."""
         left = int(self.characters * (1 - share))

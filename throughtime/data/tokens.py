@@ -1,4 +1,4 @@
-"""Tokenisers: text to the numbers a model reads, and back. Characters, words, or byte pairs.
+"""Tokenisers: text to the numbers a model reads, and back. Characters, words, byte pairs, or ABC notation.
 
 All of them number the boundary between documents 0 and the unknown token 1. A character or word that was
 never seen becomes the unknown token; byte pairs know every text.
@@ -182,6 +182,76 @@ class Words(Tokeniser):
         return cls(data["words"])
 
 
+class Music(Tokeniser):
+    """ABC notation: a note with its accidental, octave and length, a bar line, the key of a field is a token.
+
+    So are all single characters, of which everything else is spelt: every text comes back as it was.
+    """
+
+    kind = "abc"
+    _pattern = re.compile(
+        r"^[A-Za-z]:"  # the key of a field
+        r"|(?:\^{1,2}|_{1,2}|=)?[A-Ga-gxz][,']*[0-9]*(?:/[0-9]*)?"  # a note or a rest
+        r"|:*\|+[]:]*|\[[0-9|]|\([0-9]|."  # bar lines, endings, tuplets; any other character
+        r"|\n",
+        re.MULTILINE,
+    )
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self._pieces = list(pieces)
+        self._ids = {piece: k for k, piece in enumerate(self._pieces, start=RESERVED)}
+
+    @classmethod
+    def fit(cls, blocks: Iterable[str], size: int | None = None) -> Music:
+        """The characters, and behind them what occurs twice or more; only the first where there is a size."""
+        characters, counts = Counter[str](), Counter[str]()
+        for block in blocks:
+            characters.update(block)
+            counts.update(cls._pattern.findall(block))
+        longer = {piece: n for piece, n in counts.items() if n > 1 and len(piece) > 1}
+        return cls(
+            joined(_most_frequent(characters, size), _most_frequent(longer, None))[: size and size - RESERVED]
+        )
+
+    @property
+    @override
+    def size(self) -> int:
+        return RESERVED + len(self._pieces)
+
+    @property
+    @override
+    def texts(self) -> list[str]:
+        return self._pieces
+
+    @override
+    def encode(self, text: str) -> Ids:
+        known = self._ids
+        ids = (
+            known.get(part, UNKNOWN)
+            for piece in self._pattern.findall(text)
+            for part in ([piece] if piece in known else piece)
+        )
+        return np.fromiter(ids, dtype=np.int64)
+
+    @override
+    def pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        names = ["", UNKNOWN_CHARACTER, *self._pieces]
+        return (names[i] for i in ids)
+
+    @override
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "pieces": self._pieces}
+
+    @override
+    def grown(self, other: Tokeniser) -> Music:
+        return Music(joined(self.texts, other.texts))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Music:
+        """The tokeniser that `to_json` described."""
+        return cls(data["pieces"])
+
+
 def _bytes_of_letters() -> dict[str, int]:
     """The byte of each letter that byte-level BPE writes: visible Latin-1 as it is, the rest from 256 on."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -263,13 +333,13 @@ class BytePairs(Tokeniser):
         return cls(json.dumps(data["model"]))
 
 
-TOKENISERS: dict[str, type[Characters] | type[Words] | type[BytePairs]] = {
-    tokeniser.kind: tokeniser for tokeniser in (Characters, Words, BytePairs)
+TOKENISERS: dict[str, type[Characters] | type[Words] | type[BytePairs] | type[Music]] = {
+    tokeniser.kind: tokeniser for tokeniser in (Characters, Words, BytePairs, Music)
 }
 
 
 def fit_tokeniser(kind: str, blocks: Iterable[str], size: int | None = None) -> Tokeniser:
-    """A tokeniser of `kind` (char, word or bpe) for a text, of at most `size` tokens."""
+    """A tokeniser of `kind` (char, word, bpe or abc) for a text, of at most `size` tokens."""
     if size is not None and size <= RESERVED:
         raise ConfigError(f"a vocabulary of {size} leaves no room: give more than {RESERVED}")
     tokeniser = TOKENISERS[kind].fit(blocks, size)

@@ -26,6 +26,8 @@ Centre = Literal["global", "zero", "mean", "last"]
 Scale = Literal["global", "mean", "deviation", "step"]
 #: What is forecast: the difference to the centre, to the step before, or to the season before.
 Relative = Literal["centre", "previous", "season"]
+#: How much larger or smaller windows of positions are made in training, as a logarithm.
+SIZES = 0.5
 #: The least unit, as a share of the context's mean size: a constant context has no deviation.
 LEAST = 1e-3
 
@@ -252,12 +254,13 @@ class WindowBatches:
         if not self.windows.framing.positions:
             return batch
         random = np.random.default_rng([self.seed, epoch, number])
-        return turned(batch, _tensor(random.uniform(0, 2 * np.pi, len(chosen))))
+        sizes = np.exp(random.uniform(-SIZES, SIZES, len(chosen)))
+        return turned(batch, _tensor(random.uniform(0, 2 * np.pi, len(chosen))), _tensor(sizes))
 
 
-def turned(batch: WindowBatch, angles: Float[Tensor, "B"]) -> WindowBatch:
-    """Windows of positions in a plane, each turned about its centre."""
-    cos, sin = angles.cos(), angles.sin()
+def turned(batch: WindowBatch, angles: Float[Tensor, "B"], sizes: Float[Tensor, "B"]) -> WindowBatch:
+    """Windows of positions in a plane, each turned about its centre and made so many times as large."""
+    cos, sin = sizes * angles.cos(), sizes * angles.sin()
     matrix = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
     turn = {name: getattr(batch, name) @ matrix.mT for name in ("before", "values", "base")}
     return replace(batch, **turn)

@@ -8,6 +8,7 @@ from throughtime.models.frame_tagger import FrameTagger
 from throughtime.models.language_model import LanguageModel
 from throughtime.models.seq2seq import Seq2Seq
 from throughtime.models.tagger import Tagger
+from throughtime.models.transcriber import Transcriber
 
 __all__ = [
     "Captioner",
@@ -19,5 +20,6 @@ __all__ = [
     "LanguageModel",
     "Seq2Seq",
     "Tagger",
+    "Transcriber",
     "make_classifier",
 ]

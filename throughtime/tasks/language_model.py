@@ -17,8 +17,10 @@ from pydantic import AfterValidator, Field
 from throughtime.config import ChoiceConfig, Config
 from throughtime.data.batches import by_length, pad
 from throughtime.data.corpus import encode
+from throughtime.data.documents import Documents, open_documents
+from throughtime.data.split import hold_out
 from throughtime.data.streams import Streams
-from throughtime.data.text import Text, open_text
+from throughtime.data.text import Text
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.cache import Cache, with_cache
 from throughtime.decode.completion import complete_words, typed_part
@@ -47,10 +49,19 @@ class TextConfig(ChoiceConfig, DataConfig):
     choice = "tokens"
     read_by: ClassVar = {"vectors": ("word",)}
 
-    paths: Annotated[Paths, tyro.conf.Positional] = Field((), description="Text files or folders, UTF-8.")
-    valid_share: float = Field(0.1, gt=0, lt=1, description="Last part of the text, kept for validation.")
-    test_share: float = Field(0.0, ge=0, lt=1, description="Part of the text behind that, kept for the test.")
-    tokens: Literal["char", "word", "bpe"] = Field("char", description="What the text is cut into.")
+    paths: Annotated[Paths, tyro.conf.Positional] = Field(
+        (), description="Text files or folders, UTF-8; .abc files are read tune by tune."
+    )
+    valid_share: float = Field(
+        0.1, gt=0, lt=1, description="Last part of the text kept for validation; of tunes and rows any."
+    )
+    test_share: float = Field(
+        0.0, ge=0, lt=1, description="Part of the text behind that kept for the test; of tunes and rows any."
+    )
+    columns: tuple[str, ...] = Field(
+        (), description="Read tables, each row a document: the values of these columns, with tabs between."
+    )
+    tokens: Literal["char", "word", "bpe", "abc"] = Field("char", description="What the text is cut into.")
     vocabulary: int | None = Field(
         None, ge=3, description="Most tokens there may be; all of them, or 4096 byte pairs, where not given."
     )
@@ -176,7 +187,7 @@ class Score:
         return text_metrics(-self.log_prob, len(self.log_probs), self.characters)
 
 
-class LanguageModelTask(Task[Text, Passage]):
+class LanguageModelTask(Task[Text | Documents, Passage]):
     """A language model with its tokeniser."""
 
     config_type = LanguageModelConfig
@@ -185,6 +196,8 @@ class LanguageModelTask(Task[Text, Passage]):
     def __init__(self, config: LanguageModelConfig, processor: dict[str, Any]) -> None:
         self.config = config
         self.tokeniser = tokeniser_from_json(processor.get("tokeniser", {}))
+        #: What the model was trained on, where that were small documents: "tunes" or "rows".
+        self.documents: str | None = processor.get("documents")
         model = config.model
         size = model.hidden if model.embedding is None else model.embedding
         options = model.model_dump() | {
@@ -195,13 +208,20 @@ class LanguageModelTask(Task[Text, Passage]):
         self.model: LanguageModel = LanguageModel(self.tokeniser.size, BOUNDARY, UNKNOWN, **options)
 
     @classmethod
-    def read(cls, config: LanguageModelConfig) -> Corpus[Text]:
-        """The text to train, to validate and to test on, read once from end to end."""
-        data = config.data
-        text, test = open_text(data.paths), open_text(data.test) if data.test else None
+    def read(cls, config: LanguageModelConfig) -> Corpus[Text | Documents]:
+        """The text to train, to validate and to test on, read once from end to end.
+
+        Of a text the last parts are kept apart, of documents in files some whole ones, drawn from the seed.
+        """
+        data, seed = config.data, config.training.seed
+        text = open_documents(data.paths, data.columns)
+        test = open_documents(data.test, data.columns) if data.test else None
         if test is None and data.test_share:
-            text, test = text.split(data.test_share)
-        train, valid = (text, open_text(data.valid)) if data.valid else text.split(data.valid_share)
+            text, test = _hold(text, data.test_share, seed)
+        if data.valid:
+            train, valid = text, open_documents(data.valid, data.columns)
+        else:
+            train, valid = _hold(text, data.valid_share, seed)
         if not train.characters or not valid.characters:
             raise DataError(
                 f"a text of {text.characters} characters is too short to keep {data.valid_share:.0%} of it "
@@ -211,16 +231,18 @@ class LanguageModelTask(Task[Text, Passage]):
 
     @classmethod
     def learn(
-        cls, config: LanguageModelConfig, train: Text, before: dict[str, Any] | None = None
+        cls, config: LanguageModelConfig, train: Text | Documents, before: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The tokeniser, and where the clusters of an adaptive softmax begin."""
         tokeniser = fit_tokeniser(config.data.tokens, train.blocks(), config.data.vocabulary)
         processor: dict[str, Any] = {}
+        if isinstance(train, Documents):
+            processor["documents"] = train.kind
         if config.model.softmax == "adaptive":
             processor["cutoffs"] = default_cutoffs(tokeniser.size)
         if before is not None:
             tokeniser = tokeniser_from_json(before["tokeniser"]).grown(tokeniser)
-            processor = {name: before[name] for name in processor}
+            processor |= {name: before[name] for name in {"cutoffs"} & processor.keys()}
         return processor | {"tokeniser": tokeniser.to_json()}
 
     def prepare(self) -> None:
@@ -229,17 +251,19 @@ class LanguageModelTask(Task[Text, Passage]):
             option = "--hidden" if self.config.model.model == "transformer" else "--embedding"
             put_vectors(self.model.embedding, self.tokeniser.texts, path, option)
 
-    def batches(self, train: Text) -> Streams:
+    def batches(self, train: Text | Documents) -> Streams:
         """Rows of text side by side, for truncated backpropagation through time."""
         training = self.config.training
-        return Streams(encode(train, self.tokeniser), training.batch_size, training.chunk_length, FRESH)
+        # Small documents begin often enough by themselves, and none in its middle.
+        fresh = FRESH if isinstance(train, Text) else None
+        return Streams(encode(train, self.tokeniser), training.batch_size, training.chunk_length, fresh)
 
-    def encode(self, part: Text) -> Passage:
+    def encode(self, part: Text | Documents) -> Passage:
         """A text as one row, so that the state is carried through all of it."""
         try:
             return Passage(Streams(encode(part, self.tokeniser), 1, ROW_STEPS), part.characters)
         except DataError as error:
-            raise DataError(f"{part.documents[0].path}: {error}") from None
+            raise DataError(f"{part.source}: {error}") from None
 
     def measure(self, part: Passage) -> Report:
         """Loss (nats per token), perplexity and bits per character."""
@@ -277,9 +301,9 @@ class LanguageModelTask(Task[Text, Passage]):
         length = 300 if self.tokeniser.kind == "char" else 80
         return self.generate(length=length, seed=self.config.training.seed)
 
-    def open(self, paths: Paths) -> Text:
+    def open(self, paths: Paths) -> Text | Documents:
         """Other text."""
-        return open_text(paths)
+        return open_documents(paths, self.config.data.columns)
 
     def answer(self, inputs: Sequence[str]) -> list[dict[str, Any]]:
         """How likely each text is: its log-probability (nats), loss, perplexity, bits per character.
@@ -445,3 +469,11 @@ class LanguageModelTask(Task[Text, Passage]):
 
     def _tensor(self, ids: list[int] | list[list[int]] | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(ids, device=self._device)
+
+
+def _hold(part: Text | Documents, share: float, seed: int) -> tuple[Text | Documents, Text | Documents]:
+    """A text without its last part, and that part; of documents, a share of them drawn at random."""
+    if isinstance(part, Text):
+        return part.split(share)
+    rest, held = hold_out(len(part), share, seed)
+    return part.select(rest), part.select(held)

@@ -40,6 +40,10 @@ TASKS = {
         "throughtime.tasks.forecaster:ForecasterTask",
         "What comes next in series of numbers, and how sure that is.",
     ),
+    "transcriber": (
+        "throughtime.tasks.transcriber:TranscriberTask",
+        "Speech to text, without an alignment.",
+    ),
 }
 
 

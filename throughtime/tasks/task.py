@@ -47,9 +47,9 @@ Paths = tuple[Path, ...]
 MAY_CHANGE = {"paths", "valid", "test", "folder", *TrainingConfig.model_fields} - {"optimizer", "seed"}
 #: Options of the data that decide what the inputs and answers of a model are.
 READING = (
-    *("tokens", "kmer_length", "lower", "multi_label", "scheme"),
+    *("tokens", "columns", "kmer_length", "lower", "multi_label", "scheme"),
     *("targets", "known", "past", "static", "calendar", "season", "positions"),
-    *("size", "every", "rate"),
+    *("rate", "mels", "normalise", "size", "every"),
 )
 #: What a nat of loss weighs where the best weights are chosen: it decides between equals alone.
 TIE = 1e-6
