@@ -21,7 +21,7 @@ class Convolution(nn.Sequential):
     For each of k `channels` a convolution of 3 x 3 that halves both sides, and before the next another that
     keeps them, each followed by a group norm (Wu & He 2018) and a ReLU. A group norm looks at one picture
     alone, so that no picture's features depend on the batch. With k = 2 a feature is made of 11 x 11 pixels,
-    with 3 of 27 x 27: not much more than its place, so that where attention lies says what it sees.
+    with 3 of 27 x 27, and of what the norms tell of the whole picture.
 
     Raises `ConfigError` where there are no channels.
     """
