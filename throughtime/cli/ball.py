@@ -31,7 +31,7 @@ def ball(
 ) -> int:
     """Predict where a bouncing ball will be: from the pixels of ten frames, and from its coordinates.
 
-    Balls move straight and meet walls, and each other, without loss. Predictions are fed back for 20 steps.
+    Balls move straight and meet walls, and each other, without loss. The next 20 frames are predicted.
     """
     import numpy as np
 
