@@ -33,7 +33,7 @@ def test_a_clip_does_not_depend_on_its_batch_or_on_what_stands_in_padding(bidire
     encoder = make_encoder(bidirectional=bidirectional)
     clips, lengths = make_clips(5, 2, 0, 3)
     together, _ = encoder(clips, lengths)
-    assert together.shape == (4, 5, 12 + 10)
+    assert together.shape == (4, 5, 12 + 10 + 6)
     for k, length in enumerate(lengths.tolist()):
         if length:
             alone, _ = encoder(clips[k : k + 1, :length], torch.tensor([length]))
@@ -61,6 +61,16 @@ def test_a_frame_is_read_beside_what_changed():
     before = torch.cat([x[:, :1], x[:, :-1]], 1)
     y, _ = encoder.recurrence(torch.cat([x, x - before], -1))
     assert torch.allclose(encoder(clips, lengths)[0], torch.cat([y, x], -1), atol=1e-6)
+
+
+def test_what_is_seen_is_where_things_are_and_what_they_are():
+    """The second part of a frame's features is the largest value of each feature of the places."""
+    encoder = make_encoder().frames
+    frames = make_clips(3)[0][0]
+    places, _ = encoder.grid(frames)
+    assert encoder(frames).shape == (3, encoder.features) == (3, 16)
+    assert torch.equal(encoder(frames)[:, 10:], places.max(1).values)
+    assert torch.allclose(encoder(frames)[:, :10], encoder.join(places.flatten(1)).relu())
 
 
 def test_an_odd_number_of_units_has_no_two_directions():

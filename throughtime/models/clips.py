@@ -15,17 +15,19 @@ from throughtime.nn.recurrent import Recurrent
 
 
 class FrameEncoder(nn.Module):
-    """x_t = relu(W [m_1 ; ... ; m_S] + b), the places of frame t side by side: x_t knows where things are.
+    """x_t = [relu(W [m_1 ; ... ; m_S] + b) ; max_s m_s]: where things are in frame t, and what they are.
+
+    The first part has the places side by side. In the second a shape is the same wherever it is.
 
     grid      makes the places m_s of a picture.
     size      pixels of each side of a frame.
-    features  of x_t.
+    features  of the first part; `features` of the encoder are those of both.
     """
 
     def __init__(self, grid: PictureGrid, size: int, features: int) -> None:
         super().__init__()
         check_sizes(size=size, features=features)
-        self.grid, self.features = grid, features
+        self.grid, self.features = grid, features + grid.features
         with torch.no_grad():
             places, _ = grid(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         self.join = nn.Linear(places.shape[1] * places.shape[2], features)
@@ -34,7 +36,7 @@ class FrameEncoder(nn.Module):
     def forward(self, frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N F"]:
         """A vector for each frame."""
         places, _ = self.grid(frames)
-        return self.join(places.flatten(1)).relu()
+        return torch.cat([self.join(places.flatten(1)).relu(), places.amax(1)], -1)
 
 
 class ClipEncoder(nn.Module):
