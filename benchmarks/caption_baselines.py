@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from throughtime.data.pictures import Captioned, read_captioned
+from throughtime.data.captioned import Captioned, read_captioned
 from throughtime.train.captions import caption_metrics
 
 SIZE = 16
 
 
 def nearest(train: Captioned, test: Captioned) -> list[str]:
-    known = train.pixels.reshape(len(train), -1).astype(np.float32)
-    new = test.pixels.reshape(len(test), -1).astype(np.float32)
+    known = np.stack(train.pixels).reshape(len(train), -1).astype(np.float32)
+    new = np.stack(test.pixels).reshape(len(test), -1).astype(np.float32)
     distances = (known**2).sum(1) - 2 * new @ known.T
     return [train.captions[k][0] for k in distances.argmin(1)]
 

@@ -176,6 +176,19 @@ flickr-baselines() {
   $python "$benchmarks/caption_baselines.py" photographs/{train,test}.csv --folder photographs/images
 }
 
+moving() { # TASK OPTIONS: clips of moving shapes
+  [ -e moving ] || $throughtime world moving --scenes 0 --clips 3000 --size 32
+  [ -e moving-test ] || $throughtime world moving-test --scenes 0 --clips 500 --size 32 --seed 1
+  train "$1" "$2" moving/clips.jsonl --test moving-test/clips.jsonl "${@:3}"
+}
+moving-frames() { moving "$FUNCNAME" frame-tagger --max-epochs 8; }
+moving-stream() { moving "$FUNCNAME" frame-tagger --max-epochs 8 --no-bidirectional; }
+moving-captions() { moving "$FUNCNAME" captioner --config "$recipes/moving.toml"; }
+
+ball() { # errors in box widths of predictions from pixels and from coordinates
+  [ -e ball ] || $throughtime demo ball --minutes 4 --out ball --json 2>ball.log
+}
+
 digits-data() { # recordings of digits, and strings of them, with tables
   [ -e fsdd ] || $python "$recipes/../benchmarks/spoken_digits.py" "$data/speech/fsdd_subset.tar.gz" fsdd
 }
@@ -199,7 +212,7 @@ spoken-digits-live() { # in one direction, and how long it takes to listen to al
 
 default="sst2-recurrent sst2-bag-of-words sst2-fixed-window atis-slots atis-intent names splice wnut17-crf wnut17-softmax
   ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse
+  etth1 m4-hourly eth-ucy music colours spoken-digits spoken-digits-live
   shapes-attention shapes-initial-state shapes-conditioned flickr-attention flickr-initial-state flickr-conditioned
-  flickr-baselines
-  etth1 m4-hourly eth-ucy music colours spoken-digits spoken-digits-live"
+  flickr-baselines moving-frames moving-stream moving-captions ball"
 for name in ${*:-$default}; do "$name"; done

@@ -1,5 +1,6 @@
 """A small run of every task, on data that it can learn."""
 
+import json
 import math
 import random
 import struct
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from rich.console import Console
 
@@ -68,6 +70,23 @@ def pictures(path: Path, random: random.Random) -> None:
         image.save(path.parent / f"{k}.png")
         lines += [f"{k}.png\ta {colour} square", f"{k}.png\tit is {colour}"]
     path.write_text("\n".join(lines) + "\n")
+
+
+def clips(path: Path, random: random.Random) -> None:
+    """A white column walks left or right, and stays for some time; clips of one to six frames."""
+    rows = []
+    for k in range(48):
+        folder = path.parent / f"clips/{k}"
+        folder.mkdir(parents=True)
+        place, labels = random.randint(5, 10), []
+        for t in range(k % 6 + 1):
+            labels.append(random.choice(["left", "right", "still"]) if t else "still")
+            place += {"left": -1, "right": 1, "still": 0}[labels[-1]]
+            frame = np.zeros((16, 16, 3), np.uint8)
+            frame[:, place - 1 : place + 1] = 255
+            Image.fromarray(frame).save(folder / f"{t}.png")
+        rows.append({"clip": f"clips/{k}", "labels": " ".join(labels)})
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 #: A letter is a tone of so many Hz.
@@ -168,6 +187,20 @@ TOYS = {
         suffix="conll",
         new={"green": "violet", "THING": "ANIMAL"},
         reading={"lower": False},
+    ),
+    "frame-tagger": Toy(
+        clips,
+        {
+            "data": {"size": 16},
+            "model": {"hidden": 16, "channels": (8, 16), "features": 16, "dropout": 0.0},
+            "training": {"batch_frames": 30, "learning_rate": 0.01, "max_epochs": 30},
+        },
+        [Path(f"clips/{k}") for k in (0, 5, 11, 3, 1, 17)],
+        lambda metrics: metrics["accuracy"] > 0.9,
+        suffix="jsonl",
+        changed=lambda text: text.replace("left", "gauche"),
+        new={"left": "gauche"},
+        reading={"every": 2},
     ),
     "seq2seq": Toy(
         pairs,

@@ -1,4 +1,4 @@
-"""`throughtime demo`."""
+"""`throughtime demo [ball]`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ PROMPT = "def main("
 
 
 def run(arguments: list[str]) -> int:
-    """Train and write."""
+    """Train and write, or train and predict a ball."""
+    if arguments[:1] == ["ball"]:
+        from throughtime.cli.ball import ball
+
+        return parse(ball, "demo ball", arguments[1:])
     return parse(demo, "demo", arguments)
 
 
@@ -24,7 +28,10 @@ def demo(
     minutes: Annotated[float, arg(help="Minutes of training.")] = 1.5,
     out: Annotated[Path | None, arg(help="Folder of the run; runs/demo-1 and so on if not given.")] = None,
 ) -> int:
-    """Train a character model on the source of the Python standard library, then let it write Python."""
+    """Train a character model on the source of the Python standard library, then let it write Python.
+
+    "throughtime demo ball" predicts where a bouncing ball will be, from pixels and from coordinates.
+    """
     from throughtime.tasks.language_model import LanguageModelConfig, LanguageModelTask, TextConfig
     from throughtime.tasks.table import load
     from throughtime.train.config import StreamTraining

@@ -1,25 +1,19 @@
-"""Still pictures: files of PNG and JPEG as numbers of one size, and tables of pictures with captions."""
+"""Still pictures: files of PNG and JPEG as numbers of one size."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from throughtime.data.columns import Table, join_tables
-from throughtime.data.labelled import read_texts
-from throughtime.data.tables import read_table
-from throughtime.data.text import is_text, read_lines
+from throughtime.data.columns import Table
 from throughtime.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +38,7 @@ def read_picture(path: str | Path, size: int) -> Pixels:
 
     Raises `DataError` for what is no whole PNG or JPEG.
     """
-    return _read(Path(path), size)[0]
+    return load_picture(Path(path), size).pixels
 
 
 def read_pictures(
@@ -62,33 +56,39 @@ def read_pictures(
     modes: Counter[str] = Counter()
     for k, path in enumerate(paths):
         try:
-            pixels, mode = _read(path, size)
+            picture = load_picture(path, size)
         except DataError as error:
             wrong.append(str(error) if places is None else f"{places[k]}: {error}")
             continue
-        found.append(pixels)
+        found.append(picture.pixels)
         kept.append(k)
-        modes[mode] += 1
+        modes[picture.mode] += 1
     if wrong:
         message = f"{len(wrong)} of {len(paths)} pictures cannot be read; the first: {wrong[0]}"
         if not (skip_damaged and found):
             raise DataError(message if len(paths) > 1 else wrong[0])
         logger.warning("%s; they are left out", message)
-    if others := {mode: count for mode, count in modes.items() if mode != "RGB"}:
-        told = ", ".join(f"{count} {MODES.get(mode, mode)}" for mode, count in sorted(others.items()))
-        logger.warning("%d of %d pictures were made RGB: %s", sum(others.values()), len(found), told)
+    warn_of_modes(modes, "pictures")
     return np.stack(found) if found else np.zeros((0, 3, size, size), np.uint8), kept
 
 
-def _read(path: Path, size: int) -> tuple[Pixels, str]:
-    """The pixels of a picture, and the mode they were in."""
+class Loaded(NamedTuple):
+    """A picture as it is read: its pixels, and the mode and the sides (width, height) that it had."""
+
+    pixels: Pixels
+    mode: str
+    sides: tuple[int, int]
+
+
+def load_picture(path: Path, size: int) -> Loaded:
+    """What `read_picture` reads, with what it was before; raises the same."""
     try:
         if not path.stat().st_size:
             raise DataError(f"{path} is empty: give a picture, PNG or JPEG")
         with Image.open(path, formats=FORMATS) as file:
             mode = file.mode
             whole = _to_rgb(ImageOps.exif_transpose(file))
-            fitted = ImageOps.fit(whole, (size, size), Image.Resampling.BICUBIC)
+            return Loaded(fit_picture(whole, size), mode, whole.size)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -98,7 +98,19 @@ def _read(path: Path, size: int) -> tuple[Pixels, str]:
     except Exception as error:  # the library raises whatever its decoders do
         reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise DataError(f"{path} is damaged: {reason}; mend it or leave it out") from None
-    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1)), mode
+
+
+def fit_picture(picture: Image.Image, size: int) -> Pixels:
+    """The pixels [3, size, size] of an RGB picture, of which the middle is kept where it is no square."""
+    fitted = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+
+
+def warn_of_modes(modes: Counter[str], what: str) -> None:
+    """Say in a warning how many pictures, by their modes, were not RGB; `what` they are: "pictures"."""
+    if others := {mode: count for mode, count in modes.items() if mode != "RGB"}:
+        told = ", ".join(f"{count} {MODES.get(mode, mode)}" for mode, count in sorted(others.items()))
+        logger.warning("%d of %d %s were made RGB: %s", sum(others.values()), modes.total(), what, told)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -110,92 +122,11 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-@dataclass(frozen=True, eq=False)
-class Captioned:
-    """Picture k is `pixels[k]` [3, size, size], of `paths[k]`, with `captions[k]`, one or more."""
-
-    pixels: Pixels
-    paths: list[Path]
-    captions: list[list[str]]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def digest(self) -> str:
-        """The same for the same pictures and captions only, wherever their files lie."""
-        sha = hashlib.sha256(json.dumps(self.captions).encode())
-        sha.update(self.pixels.tobytes())
-        return sha.hexdigest()
-
-    def select(self, rows: Sequence[int]) -> Captioned:
-        """These pictures, in this order, each with all of its captions."""
-        return Captioned(
-            self.pixels[list(rows)], [self.paths[row] for row in rows], [self.captions[row] for row in rows]
-        )
-
-
-def read_captioned(
-    paths: Sequence[str | Path],
-    size: int,
-    *,
-    picture: str = "image",
-    caption: str = "caption",
-    folder: Path | None = None,
-    skip_damaged: bool = False,
-) -> Captioned:
-    """The pictures of tables, each as `read_picture` reads it, with all captions that they give it.
-
-    Tables are those of `read_table`, with a path in the column `picture` and a text in the column `caption`;
-    a path goes from `folder`, or from the folder of its table. Rows of one file are one picture with several
-    captions, in the order of the rows. White space around a caption is not part of it. Rows without a caption
-    are left out, which a warning says.
-
-    Raises `DataError`, with file and row, for a row without a path and where no caption is left, and for
-    pictures as `read_pictures` does.
-    """
-    tables = [(Path(path), read_table(path, (picture, caption))) for path in paths]
-    files = chain.from_iterable(
-        picture_paths(table, picture, folder or path.parent) for path, table in tables
-    )
-    table = join_tables([table for _, table in tables])
-    captions: dict[Path, list[str]] = {}
-    places: dict[Path, str] = {}
-    empty: list[int] = []
-    for row, (file, text) in enumerate(zip(files, read_texts(table, (caption,)), strict=True)):
-        if not text:
-            empty.append(row)
-            continue
-        captions.setdefault(file, []).append(text)
-        places.setdefault(file, table.place(row))
-    if empty:
-        message = f"{len(empty)} of {len(table)} rows have no caption, the first is {table.place(empty[0])}"
-        if not captions:
-            raise DataError(f"{message}: give each picture a text in the column {caption}")
-        logger.warning("%s: they are left out", message)
-    found = list(captions)
-    pixels, kept = read_pictures(found, size, list(places.values()), skip_damaged)
-    return Captioned(pixels, [found[k] for k in kept], [captions[found[k]] for k in kept])
-
-
 def picture_paths(table: Table, column: str, folder: Path) -> list[Path]:
     """The file of each row, its path going from `folder`; raises `DataError` for a row without one."""
     files = []
     for row, value in enumerate(table.column(column)):
         if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{table.place(row)}: {column} is {value!r:.40}: give the path of a picture")
+            raise DataError(f"{table.place(row)}: {column} is {value!r:.40}: give the path of its file")
         files.append(Path(os.path.normpath(folder / value.strip())))
     return files
-
-
-def list_pictures(path: Path, column: str, folder: Path | None = None) -> list[Path]:
-    """The pictures that a file names: itself where it is one, the lines of a text, a column of a table.
-
-    Paths go from `folder`, or from that of the file. A picture that a table names several times comes once.
-    """
-    start = folder or path.parent
-    if path.suffix.lower() in SUFFIXES:
-        return [path]
-    if is_text(path):
-        return [Path(os.path.normpath(start / line.strip())) for line in read_lines(path) if line.strip()]
-    return list(dict.fromkeys(picture_paths(read_table(path, (column,)), column, start)))

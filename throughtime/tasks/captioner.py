@@ -1,4 +1,4 @@
-"""The captioner: a sentence that tells what a picture shows."""
+"""The captioner: a sentence that tells what a picture or a clip shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,21 +19,19 @@ from torch import Tensor
 
 from throughtime.config import ChoiceConfig, Config
 from throughtime.data.batches import Buckets, ExampleBatch, pad
-from throughtime.data.pictures import (
-    Captioned,
-    Pixels,
-    list_pictures,
-    read_captioned,
-    read_pictures,
-)
+from throughtime.data.captioned import Captioned, list_seen, read_captioned, read_seen
+from throughtime.data.clips import pad_clips
+from throughtime.data.pictures import Pixels
 from throughtime.data.tokens import BOUNDARY, Ids, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.sequences import Hypothesis
-from throughtime.errors import RunError
+from throughtime.errors import ConfigError, RunError
 from throughtime.models.captioner import Captioner, PictureEncoder
+from throughtime.models.clips import ClipEncoder, FrameEncoder
 from throughtime.nn.backbone import Backbone, read_scaling
 from throughtime.nn.convolution import Convolution, PictureGrid
 from throughtime.tasks.search import SearchConfig, search_tokens
-from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell, divide
+from throughtime.tasks.seen import SeenConfig
+from throughtime.tasks.task import Corpus, Paths, Report, Task, check_cell, divide
 from throughtime.tasks.vectors import put_vectors
 from throughtime.train.captions import caption_metrics, caption_signatures
 from throughtime.train.config import TrainingConfig
@@ -50,22 +48,20 @@ ROWS = 64
 SHOWN, DRAWN = 3, 12
 
 
-class CaptionsConfig(ChoiceConfig, DataConfig):
+class CaptionsConfig(ChoiceConfig, SeenConfig):
     """What is read, and how it becomes numbers."""
 
     choice = "tokens"
     read_by: ClassVar = {"vectors": ("word",)}
 
     paths: Annotated[Paths, tyro.conf.Positional] = Field(
-        (), description="Tables with a column of pictures and one of captions."
+        (), description="Tables with a column of pictures, or of clips, and one of captions."
     )
-    input: str = Field("image", description="Column of the pictures' paths; its number without header.")
+    input: str = Field(
+        "image", description="Column of the paths of pictures, of folders of frames, or of videos."
+    )
     target: str = Field("caption", description="Column of the captions.")
-    folder: Path | None = Field(
-        None, description="Where the paths of pictures begin; the folder of their table if not given."
-    )
-    size: int = Field(64, ge=8, description="Pixels that each side of a picture is made to have.")
-    skip_damaged: bool = Field(False, description="Leave out pictures that cannot be read, with a warning.")
+    size: int = Field(64, ge=8, description="Pixels that each side of a picture or frame is made to have.")
     tokens: Literal["word", "char", "bpe"] = Field("word", description="What captions are cut into.")
     vocabulary: int | None = Field(
         None, ge=3, description="Most tokens there may be; all, or 4096 byte pairs, where not given."
@@ -76,11 +72,6 @@ class CaptionsConfig(ChoiceConfig, DataConfig):
     max_length: int = Field(
         100, ge=1, description="Most tokens of a caption that are read; longer ones are cut there."
     )
-
-    def absolute(self) -> Self:
-        """The same with absolute paths, which hold from any folder."""
-        known = super().absolute()
-        return known if self.folder is None else known.model_copy(update={"folder": self.folder.absolute()})
 
 
 class CaptionerConfig(ChoiceConfig):
@@ -99,18 +90,20 @@ class CaptionerConfig(ChoiceConfig):
     cell: Annotated[str, AfterValidator(check_cell)] = Field(
         "lstm", description='Recurrence: a name that "throughtime cells" lists.'
     )
-    hidden: int = Field(256, ge=1, description="Units of a layer of the decoder.")
-    layers: int = Field(1, ge=1, description="Layers of the decoder.")
+    hidden: int = Field(
+        256, ge=1, description="Units of a layer of the decoder; of the encoder of clips in both directions."
+    )
+    layers: int = Field(1, ge=1, description="Layers of the decoder, and of the encoder of clips.")
     embedding: int | None = Field(
         None, ge=1, description="Features of a token; as many as hidden if not given."
     )
     attention: Literal["general", "dot", "additive"] = Field(
-        "general", description="How the decoder scores the places of a picture."
+        "general", description="How the decoder scores the places of a picture, or the frames of a clip."
     )
     doubly_stochastic: float = Field(
         0.0, ge=0, description="What it costs that the attention to a place is not 1 in all, squared."
     )
-    features: int = Field(128, ge=1, description="Features of a place in the picture.")
+    features: int = Field(128, ge=1, description="Features of a place in a picture, and of a frame.")
     channels: tuple[int, ...] = Field(
         (32, 64, 128), min_length=1, description="Channels of each convolution that halves the picture."
     )
@@ -173,7 +166,8 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
         self.config = config
         self.tokeniser = tokeniser_from_json(processor.get("tokeniser", {}))
         self.longest = int(processor.get("longest", 0))
-        self.model: Captioner = _make_model(config.model, self.tokeniser.size, processor.get("backbone"))
+        self.clips = bool(processor.get("clips", False))
+        self.model: Captioner = self._make_model(processor.get("backbone"))
 
     @classmethod
     def read(cls, config: CaptionTaskConfig) -> Corpus[Captioned]:
@@ -187,16 +181,26 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
     def learn(
         cls, config: CaptionTaskConfig, train: Captioned, before: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The tokeniser of the captions, the length of the longest, and what the backbone is."""
+        """The tokeniser, the length of the longest caption, what the backbone is, whether there are clips."""
         data, texts = config.data, list(chain.from_iterable(train.captions))
         tokeniser, longest = fit_tokeniser(data.tokens, texts, data.vocabulary), 0
         if before is not None:
             tokeniser, longest = tokeniser_from_json(before["tokeniser"]).grown(tokeniser), before["longest"]
+            if before["clips"] != train.clips:
+                kinds = [("pictures", "clips")[each] for each in (before["clips"], train.clips)]
+                raise ConfigError(
+                    f"the run reads {kinds[0]} and the data are {kinds[1]}: give data of one kind"
+                )
         longest = max(longest, min(max(len(tokeniser.encode(text)) for text in texts), data.max_length))
         backbone = None if before is None else before["backbone"]
         if before is None and (folder := config.model.backbone) is not None:
             backbone = {"network": Backbone.describe(folder)} | read_scaling(folder)
-        return {"tokeniser": tokeniser.to_json(), "longest": longest, "backbone": backbone}
+        return {
+            "tokeniser": tokeniser.to_json(),
+            "longest": longest,
+            "backbone": backbone,
+            "clips": train.clips,
+        }
 
     def prepare(self) -> None:
         """Put the pretrained network and the pretrained vectors in."""
@@ -264,7 +268,7 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
 
     def inputs(self, path: Path) -> Iterable[str]:
         """The pictures that a file names: itself, the lines of a text, or the picture column of a table."""
-        return map(str, list_pictures(path, self.config.data.input, self.config.data.folder))
+        return map(str, list_seen(path, self.config.data.input, self.config.data.folder))
 
     def answer(self, inputs: Sequence[str | Path]) -> list[dict[str, Any]]:
         """The caption of each picture, given by its path; n-best or attention where the search says so."""
@@ -303,12 +307,8 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
         return "\n".join(f"{each['log_prob']:8.3f}  {each['caption']}" for each in answer["n_best"])
 
     def draw(self, answer: dict[str, Any]) -> Figure:
-        """The picture for each word of its caption, bright where the model looked."""
-        from throughtime.train.looks import draw_looks
-
-        picture = self._pixels([answer["input"]])[0]
-        looked = self.attention(picture, self.tokeniser.encode(answer["caption"]).tolist())
-        return draw_looks(picture, looked["words"], looked["weights"], looked["grid"])
+        """The picture for each word of its caption, bright where the model looked; of a clip the frames."""
+        return self._draw_attention(self._pixels([answer["input"]])[0], answer["caption"])
 
     def remarks(self) -> list[str]:
         """Sizes of the vocabulary and the model, and what runs the recurrence."""
@@ -323,27 +323,60 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
 
     @torch.no_grad()
     def attention(self, picture: Pixels, tokens: Sequence[int]) -> dict[str, Any]:
-        """How much each word of a caption (rows) looked at each place of the picture (columns)."""
-        part = Captioned(picture[None], [Path()], [[""]])
+        """How much each word of a caption (rows) looked at each place of the picture, or frame (columns)."""
+        part = Captioned([picture], [Path()], [[""]])
         batch = _batch(EncodedCaptions(part, [[np.asarray(tokens, dtype=np.int64)]]), [0], 0)
         weights = self.model.attention_weights(batch.to(self._device))[0]
+        looked = {"words": [*(self.tokeniser.decode([i]).strip() for i in tokens), "<end>"]}
         side = round(weights.shape[1] ** 0.5)
-        words = [*(self.tokeniser.decode([i]).strip() for i in tokens), "<end>"]
-        return {"words": words, "grid": [side, side], "weights": weights.tolist()}
+        return looked | ({} if self.clips else {"grid": [side, side]}) | {"weights": weights.tolist()}
+
+    def _make_model(self, backbone: dict[str, Any] | None) -> Captioner:
+        config = self.config.model
+        size = config.hidden if config.embedding is None else config.embedding
+        self.grid = _make_grid(config, backbone)
+        return Captioner(
+            self._make_encoder(self.grid),
+            self.tokeniser.size,
+            BOUNDARY,
+            model=config.model,
+            cell=config.cell,
+            hidden=config.hidden,
+            layers=config.layers,
+            embedding=size,
+            attention=config.attention,
+            doubly_stochastic=config.doubly_stochastic,
+            dropout=config.dropout,
+            tied=config.tied and size == config.hidden,
+        )
+
+    def _make_encoder(self, grid: PictureGrid) -> PictureEncoder | ClipEncoder:
+        config = self.config.model
+        if not self.clips:
+            return PictureEncoder(grid)
+        return ClipEncoder(
+            FrameEncoder(grid, self.config.data.size, config.features),
+            cell=config.cell,
+            hidden=config.hidden,
+            layers=config.layers,
+            dropout=config.dropout,
+        )
 
     def _figures(self, part: Captioned, outputs: Sequence[str]) -> dict[str, Any]:
         """Pictures with what the model says of them, and where it looked in the first."""
-        from throughtime.train.looks import draw_captions, draw_looks
-
-        figures: dict[str, Any] = {
-            "captions": partial(draw_captions, [*part.pixels[:DRAWN]], outputs[:DRAWN])
-        }
+        figures: dict[str, Any] = {"captions": partial(_draw_captions, part.pixels[:DRAWN], outputs[:DRAWN])}
         if self.model.attention is not None:
-            looked = self.attention(part.pixels[0], self.tokeniser.encode(outputs[0]).tolist())
-            figures["attention"] = partial(
-                draw_looks, part.pixels[0], looked["words"], looked["weights"], looked["grid"]
-            )
+            figures["attention"] = partial(self._draw_attention, part.pixels[0], outputs[0])
         return figures
+
+    def _draw_attention(self, seen: Pixels, caption: str) -> Figure:
+        from throughtime.train.looks import draw_looks
+        from throughtime.train.strips import draw_temporal_attention
+
+        looked = self.attention(seen, self.tokeniser.encode(caption).tolist())
+        if self.clips:
+            return draw_temporal_attention(seen, looked["words"], looked["weights"])
+        return draw_looks(seen, looked["words"], looked["weights"], looked["grid"])
 
     def _outputs(self, part: EncodedCaptions, search: SearchConfig) -> list[str]:
         return [self._text(best[0].tokens) for best in self._search(part.part.pixels, search)]
@@ -358,7 +391,7 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
         return {"loss": total / count}
 
     @torch.no_grad()
-    def _search(self, pixels: Pixels, search: SearchConfig) -> list[list[Hypothesis]]:
+    def _search(self, pixels: Sequence[Pixels], search: SearchConfig) -> list[list[Hypothesis]]:
         """The captions of each picture, the best first."""
         found = []
         for start in range(0, len(pixels), ROWS):
@@ -369,8 +402,9 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
             found += search_tokens(self.model, self.model.begin(source, lengths), most, seeds, search)
         return found
 
-    def _pixels(self, paths: Sequence[str | Path]) -> Pixels:
-        return read_pictures([Path(path) for path in paths], self.config.data.size)[0]
+    def _pixels(self, paths: Sequence[str | Path]) -> list[Pixels]:
+        data = self.config.data
+        return read_seen([Path(path) for path in paths], self.clips, data.size, data.sampling)[0]
 
     def _text(self, ids: Iterable[int]) -> str:
         return self.tokeniser.decode(ids).strip()
@@ -383,34 +417,19 @@ def _read(data: CaptionsConfig, paths: Paths) -> Captioned:
         picture=data.input,
         caption=data.target,
         folder=data.folder,
+        sampling=data.sampling,
         skip_damaged=data.skip_damaged,
     )
 
 
-def _make_model(config: CaptionerConfig, classes: int, backbone: dict[str, Any] | None) -> Captioner:
+def _make_grid(config: CaptionerConfig, backbone: dict[str, Any] | None) -> PictureGrid:
     if backbone is None:
-        grid = PictureGrid(Convolution(config.channels), config.features)
-    else:
-        try:
-            network = Backbone(backbone["network"], config.fine_tune)
-            grid = PictureGrid(network, config.features, backbone["mean"], backbone["deviation"])
-        except (KeyError, TypeError) as error:
-            raise RunError(f"the description of the backbone is damaged: {error!r}") from None
-    size = config.hidden if config.embedding is None else config.embedding
-    return Captioner(
-        PictureEncoder(grid),
-        classes,
-        BOUNDARY,
-        model=config.model,
-        cell=config.cell,
-        hidden=config.hidden,
-        layers=config.layers,
-        embedding=size,
-        attention=config.attention,
-        doubly_stochastic=config.doubly_stochastic,
-        dropout=config.dropout,
-        tied=config.tied and size == config.hidden,
-    )
+        return PictureGrid(Convolution(config.channels), config.features)
+    try:
+        network = Backbone(backbone["network"], config.fine_tune)
+        return PictureGrid(network, config.features, backbone["mean"], backbone["deviation"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"the description of the backbone is damaged: {error!r}") from None
 
 
 def _batch(data: EncodedCaptions, rows: Sequence[int], number: int) -> CaptionBatch:
@@ -418,7 +437,7 @@ def _batch(data: EncodedCaptions, rows: Sequence[int], number: int) -> CaptionBa
     captions = [(k, ids) for k, row in enumerate(rows) for ids in data.captions[row]]
     inputs, lengths = pad([np.append(BOUNDARY, ids) for _, ids in captions])
     targets, _ = pad([np.append(ids, BOUNDARY) for _, ids in captions], -100)
-    source, source_lengths = _sources(data.part.pixels[list(rows)])
+    source, source_lengths = _sources([data.part.pixels[row] for row in rows])
     return CaptionBatch(
         number=number,
         source=source,
@@ -430,6 +449,15 @@ def _batch(data: EncodedCaptions, rows: Sequence[int], number: int) -> CaptionBa
     )
 
 
-def _sources(pixels: Pixels) -> tuple[Tensor, Tensor]:
-    """Pictures as a batch: a picture is one step."""
-    return torch.from_numpy(pixels), torch.ones(len(pixels), dtype=torch.int64)
+def _sources(pixels: Sequence[Pixels]) -> tuple[Tensor, Tensor]:
+    """Pictures or clips as a batch: a picture is one step."""
+    if pixels[0].ndim == 4:
+        return pad_clips(pixels)
+    return torch.from_numpy(np.stack(pixels)), torch.ones(len(pixels), dtype=torch.int64)
+
+
+def _draw_captions(seen: Sequence[Pixels], captions: Sequence[str]) -> Figure:
+    from throughtime.train.looks import draw_captions
+    from throughtime.train.strips import draw_told_strips
+
+    return (draw_told_strips if seen[0].ndim == 4 else draw_captions)(seen, captions)

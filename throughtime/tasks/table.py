@@ -24,13 +24,17 @@ TASKS = {
         "throughtime.tasks.tagger:TaggerTask",
         "A tag for each word: parts of speech, names, slots.",
     ),
+    "frame-tagger": (
+        "throughtime.tasks.frame_tagger:FrameTaggerTask",
+        "A label for each frame of a clip: what happens when.",
+    ),
     "seq2seq": (
         "throughtime.tasks.seq2seq:Seq2SeqTask",
         "Turn one sequence into another: translate, answer, correct, summarise.",
     ),
     "captioner": (
         "throughtime.tasks.captioner:CaptionerTask",
-        "Tell what a picture shows.",
+        "Tell what a picture or a clip shows.",
     ),
     "forecaster": (
         "throughtime.tasks.forecaster:ForecasterTask",

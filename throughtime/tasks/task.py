@@ -50,7 +50,7 @@ READING = (
     *("tokens", "columns", "kmer_length", "lower", "multi_label", "scheme", "size"),
     *("targets", "known", "past", "static", "calendar", "season", "positions"),
     *("context", "lags", "centre", "scale", "relative", "horizons"),
-    *("rate", "mels", "normalise"),
+    *("rate", "mels", "normalise", "every"),
 )
 #: What a nat of loss weighs where the best weights are chosen: it decides between equals alone.
 TIE = 1e-6
