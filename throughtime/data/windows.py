@@ -15,7 +15,7 @@ from torch import Tensor
 from throughtime.data.batches import ExampleBatch
 from throughtime.data.calendar import Cycle, calendar
 from throughtime.data.scaling import Scaling
-from throughtime.data.series import Floats, Part, Series, next_times
+from throughtime.data.series import Floats, Part, Series
 from throughtime.errors import DataError, RunError
 
 Indices = NDArray[np.int64]
@@ -290,13 +290,7 @@ def with_future(series: Series, horizon: int) -> Series:
             f"{series.place}: {name} needs numbers of what is known before for the {horizon} steps after "
             f"{series.times[now - 1]}: give rows with the targets left empty"
         )
-    more = max(end - len(series), 0)
-    longer: dict[str, Any] = {
-        part: np.pad(getattr(series, part), ((0, more), (0, 0)), constant_values=np.nan)
-        for part in ("values", "known", "past")
-    }
-    times = np.concatenate([series.times, next_times(series.times, more)]) if more else series.times
-    return replace(series, times=times, **longer).cut(0, end)
+    return series.longer(max(end - len(series), 0)).cut(0, end)
 
 
 def grouped(origins: Sequence[Origin], rows: int) -> Iterator[list[int]]:

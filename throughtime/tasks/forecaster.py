@@ -17,18 +17,8 @@ from pydantic import AfterValidator, Field, model_validator
 from throughtime.config import ChoiceConfig, Config
 from throughtime.data.calendar import Cycle, natural_cycles, natural_season
 from throughtime.data.columns import Table
-from throughtime.data.series import (
-    Floats,
-    Missing,
-    Part,
-    Roles,
-    Series,
-    joined,
-    read_long,
-    read_rows,
-    read_wide,
-    split_time,
-)
+from throughtime.data.series import Floats, Part, Series, joined, split_time
+from throughtime.data.series_tables import Missing, Roles, read_long, read_rows, read_wide
 from throughtime.data.split import hold_out
 from throughtime.data.tables import read_table
 from throughtime.data.windows import (
@@ -271,8 +261,8 @@ class ForecasterTask(Task[Part, Encoded]):
                 for name in ("targets", "statistics", "season", "cycles", "lags", "context")
             }
         data, model = config.data, config.model
-        times = train.series[0].times
-        season = data.season or natural_season(times)
+        step = train.series[0].step
+        season = data.season or natural_season(step)
         constant = [one for one in train.series if (np.ptp(one.values, axis=0) == 0).all()]
         if constant:
             logger.warning(
@@ -286,7 +276,7 @@ class ForecasterTask(Task[Part, Encoded]):
             "targets": list(_target_names(data, train)),
             "statistics": Statistics.fit(train.series).to_json(),
             "season": season,
-            "cycles": natural_cycles(times) if data.calendar is None else list(data.calendar),
+            "cycles": natural_cycles(step) if data.calendar is None else list(data.calendar),
             "lags": ([season] if season > 1 else []) if model.lags is None else list(model.lags),
             "context": model.context or 2 * max(season, model.horizon),
         }
