@@ -69,11 +69,10 @@ def test_the_day_that_months_keep_to(days, expected):
 
 @given(st.integers(1, 31), st.integers(0, 86399), st.integers(-30, 30), st.integers(1, 13))
 def test_months_that_go_on_keep_to_their_day(day, second, first, step):
-    """However times are cut, the same ones follow, where a long month is among them."""
     months = np.datetime64("2024-01", "M") + first + step * np.arange(26)
     last = ((months + 1).astype("M8[D]") - 1).astype("M8[D]")
     days = np.minimum(months.astype("M8[D]") + day - 1, last)
     times = days.astype("M8[s]") + np.timedelta64(second, "s")
-    if day_of_month(times[:13]) == day:
+    if day_of_month(times[:13]) == day:  # a month as long as that is among them
         found = moved(times[:13], np.timedelta64(step, "M"), np.arange(-12, 14))
         assert (found == times).all()

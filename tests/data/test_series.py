@@ -110,7 +110,7 @@ def test_steps_and_numbers_that_are_missing_are_filled_as_asked(tmp_path, caplog
         ("t,v\n1,1\n2,x\n", r"data\.csv, line 3: v is 'x', which is no number"),
         ("t,v\n1,1\n2,inf\n", r"line 3: v is 'inf': give finite numbers"),
         ("t,v\n1,1\n2,2\n2,3\n", r"line 4: .* has a row of 2 already"),
-        ("t,v\n1,1\n3,2\n5,3\n6,4\n", r"line 5: from 5 to 6 is no whole number of steps of 2"),
+        ("t,v\n1,1\n3,2\n5,3\n6,4\n", r"line 5: the series goes from 5 to 6, no whole number of steps of 2"),
         ("t,v\n2020-01-01,1\nyesterday,2\n", r'line 3: t is "yesterday": give whole numbers, or dates'),
     ],
 )
@@ -120,7 +120,7 @@ def test_what_is_no_series_is_named_with_its_line(tmp_path, text, said):
 
 
 def test_what_does_not_change_may_not_change(tmp_path):
-    with pytest.raises(DataError, match=r"line 3: .* series a: k is 2, before 1, and a static column"):
+    with pytest.raises(DataError, match=r"line 3: k of a is 2, and 1 before: a static column"):
         read_long(table(tmp_path, "s,v,k\na,1,1\na,2,2\n"), Roles(("v",), None, "s", static=("k",)))
 
 
@@ -142,7 +142,7 @@ def test_what_is_made_up_is_marked_and_stays_so(tmp_path, missing):
     made_up = [False, False, True, False, True, False, False, False]
     assert found.made_up[:, 0].tolist() == made_up and found.observed == 7
     assert found.cut(1, 5).made_up[:, 0].tolist() == made_up[1:5]
-    assert found.cut(0, 7).longer(2).made_up[:, 0].tolist() == made_up[:7] + [False, False]
+    assert found.cut(0, 7).longer(2).made_up[:, 0].tolist() == [*made_up[:7], False, False]
     [whole] = joined([found.cut(0, 4)], [found.cut(4, 7)]).series
     assert whole.made_up[:, 0].tolist() == made_up[:7]
 
@@ -187,7 +187,7 @@ def test_all_series_of_a_table_have_one_step(tmp_path, caplog):
     assert [one.step for one in found] == [2, 2, 2]
     assert found[1].values[:, 0].tolist() == [1, 1.5, 2]
     assert found[2].next_times(2).tolist() == [9, 11]
-    with pytest.raises(DataError, match=r"line 7: .*series b: from 0 to 3 is no whole number of steps of 2"):
+    with pytest.raises(DataError, match=r"line 7: b goes from 0 to 3, no whole number of steps of 2"):
         long(tmp_path, [*rows[:5], "3,b,2"])
 
 
@@ -247,7 +247,9 @@ def test_what_is_no_time_is_named_with_its_line(tmp_path, cells, said):
 
 
 def test_a_time_far_from_all_others_is_named(tmp_path):
-    with pytest.raises(DataError, match=rf"line 5: .* from 2 to {10**12} are 999999999998 steps of 1, for 4"):
+    with pytest.raises(
+        DataError, match=rf"line 5: a goes from 2 to {10**12}, 999999999998 steps of 1, for 4"
+    ):
         long(tmp_path, [f"{time},a,1" for time in (0, 1, 2, 10**12)])
 
 
@@ -312,7 +314,7 @@ def test_a_series_goes_on_in_another_file_at_the_next_step(tmp_path):
         DataError, match=r"begins at 2024-02-28T20:00:00, and .* ends at .*: give only the st"
     ):
         joined([begin], [whole])
-    with pytest.raises(DataError, match="has no values that .* could go on from"):
+    with pytest.raises(DataError, match=r"has no values that .* could go on from"):
         joined([replace(begin, values=begin.values * np.nan)], [rest])
 
 

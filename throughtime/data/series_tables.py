@@ -11,7 +11,7 @@ import numpy as np
 
 from throughtime.data.columns import Table
 from throughtime.data.series import Floats, Series
-from throughtime.data.series_times import EMPTY, Grid, Indices, grids_of, name_of, read_times
+from throughtime.data.series_times import EMPTY, Grid, Indices, grids_of, read_times
 from throughtime.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -153,8 +153,8 @@ def _check_static(table: Table, name: str, columns: Sequence[str], numbers: Floa
             )
         for k in np.flatnonzero(values != values[0])[:1]:
             raise DataError(
-                f"{table.place(int(rows[k]))}: {name_of(table, name)}: {column} is {values[k]:g}, "
-                f"before {values[0]:g}, and a static column is the same in all rows of a series"
+                f"{table.place(int(rows[k]))}: {column} of {name or 'the series'} is {values[k]:g}, "
+                f"and {values[0]:g} before: a static column is the same in all rows of a series"
             )
 
 

@@ -109,12 +109,12 @@ def grids_of(table: Table, groups: Mapping[str, list[int]], times: NDArray[Any] 
         rows = np.array(group)
         sort = np.argsort(times[rows], kind="stable")
         if (np.diff(sort) < 0).any():
-            logger.warning("%s: rows are not in the order of time and are sorted", name_of(table, name))
+            logger.warning("%s: rows are not in the order of time and are sorted", _of(table, name))
         orders[name] = rows[sort]
         for k in np.flatnonzero(np.diff(times[rows[sort]]).astype(np.int64) == 0)[:1] + 1:
             row = int(rows[sort][k])
             raise DataError(
-                f"{table.place(row)}: {name_of(table, name)} has a row of {times[row]} already: "
+                f"{table.place(row)}: {name or 'the series'} has a row of {times[row]} already: "
                 "give one for each time"
             )
     unit, numbers = _units(times, list(orders.values()))
@@ -145,22 +145,18 @@ def _grid(
 
     def say(k: int, what: str) -> DataError:
         before, after = times[rows[k]], times[rows[k + 1]]
-        return DataError(
-            f"{table.place(int(rows[k + 1]))}: {name_of(table, name)}: from {before} to {after} {what}"
-        )
+        place = table.place(int(rows[k + 1]))
+        return DataError(f"{place}: {name or 'the series'} goes from {before} to {after}, {what}")
 
     for k in np.flatnonzero(gaps % size)[:1]:
-        raise say(k, f"is no whole number of steps of {step}, as most are in this table: give even distances")
+        raise say(k, f"no whole number of steps of {step}, as most are in this table: give even distances")
     if total > max(STEPS_PER_ROW * len(rows), STEPS_AT_LEAST):
         k = int(gaps.argmax())
-        raise say(
-            k, f"are {gaps[k] // size} steps of {step}, for {len(rows)} rows in all: is the time right?"
-        )
+        raise say(k, f"{gaps[k] // size} steps of {step}, for {len(rows)} rows in all: is the time right?")
     if total > len(rows):
-        logger.warning("%s: %d steps are missing between others", name_of(table, name), total - len(rows))
+        logger.warning("%s: %d steps are missing between others", _of(table, name), total - len(rows))
     return Grid(rows, at, moved(times[rows], step, np.arange(1 - total, 1)), step)
 
 
-def name_of(table: Table, name: str) -> str:
-    """What messages call a series."""
+def _of(table: Table, name: str) -> str:
     return f"{table.source}, series {name}" if name else table.source
