@@ -294,7 +294,7 @@ def one_line_error(done, *parts):
         ("identify cats cats/../cats --text a", "two runs have the same name"),
         (
             "identify cats digits --text a",
-            "digits is a run of the task classifier: give one of the task language-model",
+            "digits is a run of the task seq2seq: give one of the task language-model",
         ),
         ("correct cats teh", "the run predicts char tokens"),
         ("score cats --pairs missing.tsv", "missing.tsv does not exist"),
