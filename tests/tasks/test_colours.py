@@ -16,17 +16,25 @@ BASE = {"red": "#e01010", "blue": "#1010e0", "green": "#10e010"}
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
-    path = tmp_path_factory.mktemp("colours") / "names.csv"
+    return written(tmp_path_factory.mktemp("colours"))
+
+
+def written(folder, spell=str):
+    path = folder / "names.csv"
     kinds = ["pale", "deep", "warm", "cold", "old", "new", "my"]
-    rows = [f"{kind} {name},{code}" for kind in kinds for name, code in BASE.items()]
+    rows = [f"{kind} {name},{spell(code)}" for kind in kinds for name, code in BASE.items()]
     path.write_text("\n".join(["name,hex", *rows * 4]) + "\n")
     return path
 
 
 @pytest.fixture(scope="module")
 def run(names):
+    return trained(names)
+
+
+def trained(names, **data):
     config = LanguageModelConfig(
-        data={"paths": (names,), "columns": ("name", "hex")},
+        data={"paths": (names,), "columns": ("name", "hex"), **data},
         model={"hidden": 32, "dropout": 0.0},
         training={"max_epochs": 30, "batch_size": 4, "learning_rate": 0.02},
     )
@@ -77,6 +85,34 @@ def test_a_model_without_colours_is_refused(tmp_path):
     LanguageModelTask.train(config, tmp_path / "run", Console(quiet=True))
     with pytest.raises(RunError, match="this model knows no colours: give a run of train language-model"):
         Colours(load(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("spell", "data"),
+    [(str.upper, {}), (lambda code: code[1:], {}), (lambda code: code[:4], {}), (str, {"tokens": "bpe"})],
+    ids=["capitals", "bare", "short", "other tokens"],
+)
+def test_codes_of_another_spelling_are_refused(tmp_path, spell, data):
+    run = trained(written(tmp_path, spell), **data)
+    with pytest.raises(RunError, match="this model knows no colours: give a run of train language-model"):
+        Colours(load(run))
+
+
+def test_names_are_measured_as_they_were_trained(colours, tmp_path, monkeypatch):
+    (tmp_path / "odd.jsonl").write_text(
+        '{"name": " warm \\n red", "hex": "#e01010"}\n{"name": null, "hex": "#1010e0"}\n'
+    )
+    asked = []
+    of = colours._of
+    monkeypatch.setattr(colours, "_of", lambda name: asked.append(name) or of(name))
+    colours.measure([tmp_path / "odd.jsonl"])
+    assert asked == ["warm red", ""]
+
+
+def test_a_model_that_ends_at_once_is_no_traceback(colours, monkeypatch):
+    monkeypatch.setattr(colours.task, "stream", lambda *arguments, **options: iter(()))
+    with pytest.raises(ConfigError, match="begins with a name: train longer"):
+        colours.invent(1)
 
 
 def test_lab_of_known_colours():

@@ -32,6 +32,7 @@ def test_repeats_are_played_and_tied_notes_are_one():
     assert [pitch for pitch, _, _ in played("|:A|1B:|2c|]")] == [69, 71, 69, 72]
     assert played("A-|A-[Ac]|A") == [(69, 0, 1.5), (72, 1, 1.5), (69, 1.5, 2)]
     assert played("A-|B") == [(69, 0, 0.5), (71, 0.5, 1)]
+    assert played("[C-E][CE]") == [(60, 0, 1), (64, 0, 0.5), (64, 0.5, 1)]
 
 
 def test_a_note_sounds_at_its_height(tmp_path):
@@ -43,6 +44,12 @@ def test_a_note_sounds_at_its_height(tmp_path):
     heights = np.fft.rfftfreq(len(samples), 1 / 8000)
     assert heights[np.abs(np.fft.rfft(samples)).argmax()] == pytest.approx(440, abs=2)
     assert 0.75 * 32767 < np.abs(samples).max() <= 32767
+
+
+@pytest.mark.parametrize("tempo", ["1/4=4", "1/4=10000"])
+def test_the_slowest_and_the_fastest_tempo_are_written(tempo, tmp_path):
+    files = engrave(parse_tune(HEADER.replace("K:", f"Q:{tempo}\nK:") + "A"), tmp_path / "1.abc")
+    assert all(file.stat().st_size for file in files)
 
 
 def test_a_score_has_the_title_and_the_notes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -47,15 +48,18 @@ def ends_part(line: str) -> bool:
 def played(bars: Sequence[Bar]) -> list[Bar]:
     """The bars in the order in which they are played: repeats twice, and each time with its ending.
 
-    A repeat goes back to the last sign `|:`, or where there is none behind the last repeat, to what follows
-    that. With more than two endings it is played as often as there are endings for it.
+    A repeat goes back to the last sign `|:`; where there is none behind the last repeat, to what follows
+    that, or to the latest double line behind it. It is played as often as there are endings for it, and
+    once more than its sign has colons.
     """
     parts: list[list[Bar]] = [[]]
     for bar, after in zip(bars, [*bars[1:], None], strict=True):
         if bar.opens.endswith(":") and not bar.ending:
             parts.append([])
         parts[-1].append(bar)
-        if (repeats(bar) or bar.ending) and not (after and after.ending):
+        opened = parts[-1][0].opens.endswith(":")
+        ended = repeats(bar) or bar.ending or (ends_part(bar.closes) and not opened)
+        if ended and not (after and after.ending):
             parts.append([])
     return [
         bar
@@ -66,10 +70,13 @@ def played(bars: Sequence[Bar]) -> list[Bar]:
     ]
 
 
-def repeats(bar: Bar) -> bool:
-    """Whether the line behind a bar is a repeat sign that goes back."""
-    return bar.closes.startswith(":")
+def repeats(bar: Bar) -> int:
+    """How often the line behind a bar goes back: as many times as it has colons, of which :: has one."""
+    found = re.match(r":+(?=\|)|:", bar.closes)
+    return len(found[0]) if found else 0
 
 
 def _turns(part: Sequence[Bar]) -> int:
-    return max(1 + any(map(repeats, part)), *(number for bar in part for number in (*bar.ending, 0)), 0)
+    return max(
+        1 + max(map(repeats, part), default=0), *(number for bar in part for number in (*bar.ending, 0)), 0
+    )

@@ -15,14 +15,18 @@ MODES = {"maj": 0, "ion": 0, "min": -3, "aeo": -3, "mix": -1, "dor": -2, "phr": 
 SHARPS = "FCGDAEB"
 ACCIDENTALS = {"^^": 2, "^": 1, "=": 0, "_": -1, "__": -2}
 MOST_SHARPS = 7
+#: Whole notes a minute that can be played: MIDI has 24 bits for the microseconds of a quarter.
+SLOWEST, FASTEST = 1, 2500
 
-_KEY = re.compile(r"(?P<tonic>[A-G])(?P<sign>[#b]?)\s*(?P<mode>[A-Za-z]*)(?=\s|$|[\^_=])\s*(?P<rest>.*)")
 _CLEF = (
     r"(?:clef=|middle=|transpose=|octave=|stafflines=|score=|shift=)\S+"
     r"|treble\S*|alto\S*|tenor\S*|bass\S*|perc"
 )
-_REST = re.compile(rf"(?:\s*(?:(?P<sign>\^\^?|__?|=)(?P<step>[A-Ga-g])|{_CLEF}))*\s*")
-_SIGNS = re.compile(r"(?:^|\s)(\^\^?|__?|=)([A-Ga-g])(?=\s|$|[\^_=])")
+_KEY = re.compile(
+    rf"(?P<tonic>[A-G])(?P<sign>[#b]?)\s*(?!{_CLEF})(?P<mode>[A-Za-z]*)(?=\s|$|[\^_=])\s*(?P<rest>.*)"
+)
+_SIGN = r"(\^\^?|__?|=)([A-Ga-g])"
+_REST = re.compile(rf"(?:\s*(?:{_SIGN}|{_CLEF}))*\s*")
 _METER = re.compile(r"\(?(\d+(?:\s*\+\s*\d+)*)\)?\s*/\s*(\d+)")
 _TEMPO = re.compile(r'(?:"[^"]*"\s*)?(?:(?P<beats>(?:\d+/\d+\s*)+)=\s*)?(?P<rate>\d+)?(?:\s*"[^"]*")?')
 
@@ -60,8 +64,6 @@ def read_key(text: str) -> Key:
             f'"{text}" is no key: give a note from A to G, perhaps # or b, and a mode, as D or Em'
         )
     mode, rest = found["mode"].lower(), found["rest"]
-    if mode in {"clef", "middle", "treble", "alto", "tenor", "bass", "perc", "exp"}:
-        mode, rest = ("" if mode != "exp" else "exp"), (found["mode"] if mode != "exp" else "") + rest
     if mode == "exp":
         return Key(0, _further(rest))
     shift = -3 if mode == "m" else 0 if not mode else MODES.get(mode[:3])
@@ -80,7 +82,9 @@ def read_key(text: str) -> Key:
 
 
 def _further(text: str) -> tuple[tuple[str, int], ...]:
-    return tuple((step.upper(), ACCIDENTALS[sign]) for sign, step in _SIGNS.findall(text))
+    """The accidentals of words that are nothing else, as ^f or ^c^g: "clef=bass" has none."""
+    words = [word for word in text.split() if re.fullmatch(f"(?:{_SIGN})+", word)]
+    return tuple((step.upper(), ACCIDENTALS[sign]) for sign, step in re.findall(_SIGN, " ".join(words)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,12 @@ def read_tempo(text: str, length: Fraction) -> Fraction | None:
         beat = sum(map(Fraction, (found["beats"] or "").split()), Fraction())
     except ZeroDivisionError:
         raise ValueError(f'"{text.strip()}" is no tempo: a note of length 1/0') from None
-    return int(found["rate"]) * (beat or length)
+    tempo = int(found["rate"]) * (beat or length)
+    if not SLOWEST <= tempo <= FASTEST:
+        raise ValueError(
+            f'"{text.strip()}" is no tempo: give from {4 * SLOWEST} to {4 * FASTEST} quarter notes a minute'
+        )
+    return tempo
 
 
 def _is_power_of_two(number: int) -> bool:

@@ -12,13 +12,14 @@ from throughtime.data.abc_fields import Key, Meter
 class Pitch(NamedTuple):
     """A note of the staff: its letter, its octave (4 is that from middle C), the semitones it is moved by.
 
-    `sign` is the accidental that is written before it, if one is.
+    `sign` is the accidental that is written before it, if one is. A tied one goes on into the next note.
     """
 
     step: str
     octave: int
     alter: int
     sign: int | None = None
+    tied: bool = False
 
     @property
     def midi(self) -> int:
@@ -30,20 +31,30 @@ class Pitch(NamedTuple):
 class Note:
     """A note, a chord of several pitches, or a rest of none.
 
-    length    as it is written, in whole notes; a grace note takes no time.
-    ratio     the part of it that it lasts, in a tuplet.
+    length        as it is written, in whole notes; a grace note takes no time.
+    tuplet        (p, q) where p notes last as long as q are written.
+    slurs_begin   numbers of slurs, of which those that are open together have different ones.
     """
 
     pitches: list[Pitch]
     length: Fraction
-    ratio: Fraction = Fraction(1)
+    tuplet: tuple[int, int] | None = None
     grace: bool = False
-    tied: bool = False
     beamed: bool = False  # to the note before
     tuplet_begins: bool = False
     tuplet_ends: bool = False
-    slurs_begin: int = 0
-    slurs_end: int = 0
+    slurs_begin: list[int] = field(default_factory=list)
+    slurs_end: list[int] = field(default_factory=list)
+
+    @property
+    def held(self) -> set[int]:
+        """The keys of MIDI that go on into the next note."""
+        return {pitch.midi for pitch in self.pitches if pitch.tied}
+
+    @property
+    def ratio(self) -> Fraction:
+        """The part of its length that it lasts."""
+        return Fraction(1) if self.tuplet is None else Fraction(self.tuplet[1], self.tuplet[0])
 
     @property
     def time(self) -> Fraction:
@@ -74,7 +85,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Tune:
-    """A parsed tune: the fields of its header in order, the bars of each voice, and whole notes a minute."""
+    """A parsed tune: the fields of its header in order, the bars of each voice, whole notes a minute."""
 
     fields: tuple[tuple[str, str], ...]
     voices: dict[str, list[Bar]]

@@ -1,4 +1,4 @@
-"""Small documents, many to a file: tunes of ABC notation, rows of a table. None is ever cut in two."""
+"""Small documents, many to a file: tunes of ABC notation, rows of a table. Each is held out whole."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def open_documents(paths: Sequence[Path], columns: Sequence[str] = ()) -> Text |
     if columns:
         table = join_tables([read_table(path, columns) for path in paths])
         rows = zip(*map(table.column, columns), strict=True)
-        return Documents(tuple("\t".join(map(_in_line, row)) + "\n" for row in rows), "rows")
+        return Documents(tuple("\t".join(map(in_line, row)) + "\n" for row in rows), "rows")
     files = [file for path in paths for file in find_files(path)]
     others = [file for file in files if not is_abc(file)]
     if not files or len(others) == len(files):
@@ -76,6 +76,6 @@ def open_documents(paths: Sequence[Path], columns: Sequence[str] = ()) -> Text |
     return Documents(tuple(tune for file in files for tune in read_tunes(file)), "tunes")
 
 
-def _in_line(value: object) -> str:
-    """A value as it stands in a line: with one space for white space of any kind."""
+def in_line(value: object) -> str:
+    """A value as it stands in a line: with one space for white space of any kind, nothing for None."""
     return "" if value is None else " ".join(str(value).split())

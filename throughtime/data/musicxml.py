@@ -11,8 +11,8 @@ from throughtime.data.abc_bars import ends_part, repeats
 from throughtime.data.abc_fields import Key, Meter
 from throughtime.data.abc_tune import Bar, Note, Pitch, Tune
 
-#: Divisions of a whole note: every length halved down to 1/256, and a 3rd, 5th or 7th of it.
-DIVISIONS = 4 * 256 * 3 * 5 * 7
+#: Divisions of a whole note: lengths are halves down to 1/256, and parts of them in tuplets 2nds to 9ths.
+DIVISIONS = 256 * 8 * 9 * 5 * 7
 TYPES = {
     Fraction(8): "maxima",
     Fraction(4): "long",
@@ -78,7 +78,8 @@ def _write_bar(measure: Element, bars: Sequence[Bar], k: int) -> None:
         if stops:
             _put(line, "ending", number=_numbers(bar), type="stop" if repeats(bar) else "discontinue")
         if repeats(bar):
-            _put(line, "repeat", direction="backward")
+            times = {"times": str(1 + repeats(bar))} if repeats(bar) > 1 else {}
+            _put(line, "repeat", direction="backward", **times)
 
 
 def _numbers(bar: Bar) -> str:
@@ -121,7 +122,7 @@ def _write_meter(attributes: Element, meter: Meter) -> None:
 
 def _write_note(measure: Element, note: Note, beam: str, before: Note | None) -> None:
     """A note as one or, where no single head has its length, as several tied ones."""
-    held = {pitch.midi for pitch in before.pitches} if before is not None and before.tied else set()
+    held = before.held if before is not None else set()
     heads = list(_heads(note.length))
     pitches: list[Pitch | None] = [*note.pitches] or [None]
     for k, (head, dots) in enumerate(heads):
@@ -135,12 +136,14 @@ def _write_note(measure: Element, note: Note, beam: str, before: Note | None) ->
             _write_pitch(made, pitch)
             length = head * (2 - Fraction(1, 2**dots)) * note.ratio
             if not note.grace:
-                _put(made, "duration", int(length * DIVISIONS))
+                duration = length * DIVISIONS
+                assert duration.denominator == 1
+                _put(made, "duration", duration)
             ties = [
                 kind
                 for kind, there in (
                     ("stop", not first or (pitch is not None and pitch.midi in held)),
-                    ("start", note.tied or not last),
+                    ("start", not last or (pitch is not None and pitch.tied)),
                 )
                 if there and pitch is not None
             ]
@@ -151,10 +154,10 @@ def _write_note(measure: Element, note: Note, beam: str, before: Note | None) ->
                 _put(made, "dot")
             if pitch is not None and pitch.sign is not None and first:
                 _put(made, "accidental", SIGNS[pitch.sign])
-            if note.ratio != 1:
+            if note.tuplet is not None:
                 ratio = _put(made, "time-modification")
-                _put(ratio, "actual-notes", note.ratio.denominator)
-                _put(ratio, "normal-notes", note.ratio.numerator)
+                _put(ratio, "actual-notes", note.tuplet[0])
+                _put(ratio, "normal-notes", note.tuplet[1])
             if beam and head < Fraction(1, 4):
                 _put(made, "beam", beam, number="1")
             leads = pitch is pitches[0]
@@ -177,9 +180,9 @@ def _write_notations(made: Element, note: Note, ties: Sequence[str], first: bool
     notations = Element("notations")
     for kind in ties:
         _put(notations, "tied", type=kind)
-    for kind, count in (("stop", note.slurs_end * last), ("start", note.slurs_begin * first)):
-        for _ in range(count):
-            _put(notations, "slur", type=kind, number="1")
+    for kind, numbers in (("stop", note.slurs_end * last), ("start", note.slurs_begin * first)):
+        for number in numbers:
+            _put(notations, "slur", type=kind, number=str(number))
     for kind, there in (("start", note.tuplet_begins and first), ("stop", note.tuplet_ends and last)):
         if there:
             _put(notations, "tuplet", type=kind, bracket="no")

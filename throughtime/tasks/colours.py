@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from throughtime.data.columns import join_tables
+from throughtime.data.documents import in_line
 from throughtime.data.tables import read_table
 from throughtime.data.tokens import BOUNDARY
 from throughtime.decode.beam import beam_search
@@ -52,16 +53,29 @@ class Colours:
         self.task, self.columns = task, task.config.data.columns
         known = dict(zip(task.tokeniser.texts, range(2, task.tokeniser.size), strict=True))
         self.digits = {known[digit]: digit for digit in DIGITS if digit in known}
-        if (
-            task.documents != "rows"
-            or len(self.columns) != 2
-            or not {"#", "\t"} <= known.keys()
-            or not self.digits
-        ):
+        rows = task.documents == "rows" and len(self.columns) == 2 and task.tokeniser.kind == "char"
+        if not rows or self._share_of_codes() < 0.5:
             raise RunError(
                 "this model knows no colours: give a run of train language-model NAMES.csv --columns NAME "
-                "COLOUR over names and colours as #c93f38"
+                "COLOUR over names and colours as #c93f38, with --tokens char, whose colours are codes by now"
             )
+
+    def _share_of_codes(self) -> float:
+        """How much of what the model writes behind a name, with nothing forbidden, is a code #rrggbb."""
+        before = [BOUNDARY, *self.task.tokeniser.encode("red\t").tolist()]
+        end = int(self.task.tokeniser.encode("\n")[0])
+        _, state = self.task._read(before[:-1], self.task.model.begin(1))
+        drawn = sample_sequences(
+            self.task._step,
+            select_rows,
+            torch.full((DRAWS,), before[-1]),
+            select_rows(state, torch.zeros(DRAWS, dtype=torch.long)),
+            seeds=range(DRAWS),
+            end=end,
+            max_length=LENGTH + 2,
+        )
+        texts = [self.task.tokeniser.decode(each.tokens) for each in drawn if each.finished]
+        return sum(map(_is_code, texts)) / DRAWS
 
     def of(self, name: str) -> dict[str, Any]:
         """The colour of a name: the mean, in L*a*b*, of colours that the model draws for it.
@@ -118,15 +132,15 @@ class Colours:
 
         The distance is ΔE of CIE 1976: Euclid's in L*a*b*, of which 2.3 is just noticeable. "delta_e" is that
         of the colours, "likeliest_delta_e" of the likeliest codes, and "mean_colour_delta_e" of giving every
-        name the mean colour of the tables.
+        name the mean colour of these very tables: a bar that has seen the answers.
         """
         table = join_tables([read_table(path, self.columns) for path in paths])
         names, true = (table.column(column) for column in self.columns)
         for row, colour in enumerate(true):
-            if not _is_colour(colour):
+            if not _is_code(str(colour).lower()):
                 raise DataError(f"{table.place(row)}: {colour!r} is no colour: give it as #c93f38")
         right = to_lab(true)
-        answers = [self._of(str(name)) for name in names]
+        answers = [self._of(in_line(name)) for name in names]
         found = {
             "delta_e": to_lab([answer["colour"] for answer in answers]),
             "likeliest_delta_e": to_lab([answer["likeliest"] for answer in answers]),
@@ -151,7 +165,7 @@ class Colours:
 
     def _name(self, temperature: float, draws: random.Random) -> str:
         for _ in range(TRIES):
-            text = ""
+            text = piece = ""
             for piece in self.task.stream("", LONGEST, temperature=temperature, seed=draws.getrandbits(62)):
                 if piece in {"\t", "\n"}:
                     break
@@ -207,6 +221,5 @@ def draw_swatches(answers: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _is_colour(value: object) -> bool:
-    text = str(value).lower()
+def _is_code(text: str) -> bool:
     return len(text) == LENGTH + 1 and text[0] == "#" and set(text[1:]) <= set(DIGITS)

@@ -99,20 +99,20 @@ def _sounding(bars: list[Bar], seconds: float) -> list[object]:
     from pretty_midi import Note
 
     notes: list[object] = []
-    held: dict[int, Note] = {}
+    going_on: dict[int, Note] = {}
     time = Fraction()
     for note in (note for bar in bars for note in bar.notes if not note.grace):
         start, time = time, time + note.time
         sounding = {}
         for pitch in note.pitches:
             end = float(time) * seconds
-            last = held.get(pitch.midi)
+            last = going_on.get(pitch.midi)
             if last is None:
                 last = Note(90, pitch.midi, float(start) * seconds, end)
                 notes.append(last)
             last.end = end
             sounding[pitch.midi] = last
-        held = sounding if note.tied else {}
+        going_on = {key: last for key, last in sounding.items() if key in note.held}
     return notes
 
 

@@ -254,7 +254,7 @@ class LanguageModelTask(Task[Text | Documents, Passage]):
     def batches(self, train: Text | Documents) -> Streams:
         """Rows of text side by side, for truncated backpropagation through time."""
         training = self.config.training
-        # Small documents begin often enough by themselves, and none in its middle.
+        # Small documents begin often enough by themselves, though rows but the first may begin within one.
         fresh = FRESH if isinstance(train, Text) else None
         return Streams(encode(train, self.tokeniser), training.batch_size, training.chunk_length, fresh)
 
