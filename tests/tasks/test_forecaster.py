@@ -50,7 +50,7 @@ def test_dates_make_a_calendar_and_a_season_and_forecasts_have_times(tmp_path):
     [answer] = task.answer(list(task.inputs(path)))
     assert answer["times"] == [f"2024-03-09T{8 + k:02}:00:00" for k in range(4)]
     found = answer["forecast"]["value"]
-    assert found.keys() == {"mean", "0.1", "0.9"} and len(found["mean"]) == 4
+    assert found.keys() == {"point", "0.1", "0.9"} and len(found["point"]) == 4
     assert all(low <= high for low, high in zip(found["0.1"], found["0.9"], strict=True))
     assert "2024-03-09T08:00:00  value " in task.show(answer)
     assert len(task.draw(answer).axes) == 1
@@ -78,7 +78,7 @@ def test_what_is_known_before_must_reach_over_the_horizon(tmp_path):
     task = train(tmp_path, {"paths": (path,)} | roles, training={"max_epochs": 60, "learning_rate": 0.02})
     [answer] = task.answer(list(task.inputs(whole)))
     assert task.evaluate((path,))["mse"] < 0.1  # that of the best forecast from the past alone is 1
-    assert answer["forecast"]["sold"]["mean"][:3] == pytest.approx(prices[300:303], abs=0.2)
+    assert answer["forecast"]["sold"]["point"][:3] == pytest.approx(prices[300:303], abs=0.2)
     with pytest.raises(DataError, match="needs numbers of what is known before for the 4 steps after 299"):
         task.answer(list(task.inputs(short)))
 
@@ -153,7 +153,12 @@ def test_whole_series_are_kept_apart_and_files_name_them(tmp_path):
     assert len(names) == 20 and {"one 3", "two 10"} <= names
     report = task.measure(task.encode(corpus.test))
     assert {"ade", "fde", "ade_best_of_5"} <= report.metrics.keys()
-    assert report.metrics["ade_best_of_5"] <= 2 * report.metrics["ade"]
+    best = []
+    for origin in (encoded := task.encode(corpus.test)).origins:
+        paths = task._draw(encoded.windows, origin, 5)
+        true = encoded.part.series[origin.series].values[origin.step : origin.step + 4]
+        best.append(np.linalg.norm(paths - true, axis=-1).mean(1).min())
+    assert report.metrics["ade_best_of_5"] == pytest.approx(np.mean(best))
     rows = {row["forecast"]: row for row in report.parts}
     assert rows["constant velocity"]["ade"] == pytest.approx(0, abs=1e-9)
     assert rows["linear"]["fde"] == pytest.approx(0, abs=1e-9)
@@ -170,8 +175,10 @@ def test_counts_stay_counts(tmp_path):
     path.write_text("sold\n" + "\n".join(map(str, random.poisson(4, 80))) + "\n")
     counts = {"head": "negative-binomial", "centre": "zero", "scale": "mean"}
     task = train(tmp_path, {"paths": (path,)}, model=counts)
-    quantiles = task.answer(["3 4 5"])[0]["forecast"]["value"]["0.5"]
-    assert all(value == round(value) and value >= 0 for value in quantiles)
+    task.config = config({"paths": (path,)}, model=counts, search={"samples": 100})
+    found = task.answer(["3 4 5"])[0]["forecast"]["value"]
+    for level in ("0.05", "0.5", "0.95"):
+        assert all(value == round(value) and value >= 0 for value in found[level])
     path.write_text(path.read_text() + "2.5\n")
     with pytest.raises(DataError, match=r"is 2.5 at 80, which is no count"):
         ForecasterTask.read(config({"paths": (path,)}, model=counts))
@@ -180,7 +187,16 @@ def test_counts_stay_counts(tmp_path):
 @pytest.mark.parametrize(
     ("text", "data", "message"),
     [
-        ("value\n1\n2\n", {}, r"too few to keep the last 1 apart|no window of 8 \+ 4 steps"),
+        (
+            "value\n" + "1\n" * 9,
+            {"valid_share": 0.4},
+            r"no window of 8 \+ 4 steps, .* with 5 .*longer series",
+        ),
+        (
+            "value\n" + "1\n" * 20,
+            {},
+            "20, 2 of them kept apart .* keep more apart",
+        ),
         ("a,b\n1,2\n", {}, "which columns are to be forecast\\? Give --targets; there are a, b"),
         ("a\nx\n", {}, r"data.csv, line 2: a is 'x', which is no number"),
         ("a\ninf\n", {}, "give finite numbers"),
@@ -215,7 +231,7 @@ def test_series_too_short_and_constant_are_counted(tmp_path, caplog):
     assert "1 of 3 series never change, the first is b" in caplog.text
     assert "1 of 3 series have no window of 8 + 4 steps, the first is c with 2" in caplog.text
     [answer] = task.answer(["5 5 5 5 5"])
-    assert np.isfinite(answer["forecast"]["value"]["mean"]).all()
+    assert np.isfinite(answer["forecast"]["value"]["point"]).all()
 
 
 @pytest.mark.parametrize(
@@ -233,6 +249,40 @@ def test_options_that_do_not_fit_are_refused(model, message):
         config({}, model=model)
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"targets": ("a",), "known": ("a",)}, 'column "a" has two uses'),
+        ({"targets": ("a", "a")}, 'column "a" has two uses'),
+        ({"split": "series", "valid_steps": 3}, "--valid-steps is of --split time"),
+        ({"test": ("x.csv",), "test_steps": 3}, "--test-steps is not read where there are files"),
+        ({"continues": True}, "--continues is of files"),
+    ],
+)
+def test_splits_and_columns_that_do_not_fit_are_refused(data, message):
+    with pytest.raises((ConfigError, ValueError), match=message):
+        config(data)
+
+
+def test_a_run_that_is_begun_from_keeps_how_it_looks_at_series(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("value\n" + "\n".join(f"{k % 5}" for k in range(80)) + "\n")
+    train(tmp_path, {"paths": (path,)})
+    for name, value in {"context": 9, "lags": (2,), "centre": "last", "scale": "step"}.items():
+        other = config({"paths": (path,)}, model={name: value})
+        with pytest.raises(ConfigError, match=f"--{name} was .* and cannot become"):
+            ForecasterTask.train(other, tmp_path / "new", Console(quiet=True), Run.open(tmp_path / "run"))
+
+
+def test_quantiles_further_out_than_a_model_has_are_refused(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("value\n" + "\n".join(f"{k % 5}" for k in range(80)) + "\n")
+    task = train(tmp_path, {"paths": (path,)}, model={"head": "quantiles"})
+    task.config = config({"paths": (path,)}, model={"head": "quantiles"}, search={"levels": (0.01, 0.5)})
+    with pytest.raises(ConfigError, match=r"knows those from 0.05 to 0.95, and --levels asks for 0.01, 0.5"):
+        task.answer(["1 2 3"])
+
+
 def test_the_command_line(tmp_path):
     run = toy_run("forecaster", tmp_path)
     data = tmp_path / "data.csv"
@@ -245,7 +295,7 @@ def test_the_command_line(tmp_path):
     assert found.returncode == 0, found.stderr
     answers = [json.loads(line) for line in found.stdout.splitlines()]
     assert [answer["series"] for answer in answers] == ["a", "b"]
-    assert answers[0]["forecast"]["value"].keys() == {"mean", "0.2", "0.8"}
+    assert answers[0]["forecast"]["value"].keys() == {"point", "0.2", "0.8"}
     picture = tmp_path / "fan.png"
     found = command("predict", run, "1 2 3 4 5 6 7 8", "--plot", picture)
     assert found.returncode == 0 and picture.stat().st_size > 5000

@@ -236,11 +236,11 @@ TOYS = {
         waves,
         {
             "data": {"time": "step", "series": "who", "season": 8},
-            "model": {"hidden": 16, "horizon": 6, "context": 12},
+            "model": {"hidden": 16, "horizon": 6, "context": 12, "horizons": "recursive"},
             "search": {"samples": 5},
             "training": {"batch_size": 32},
         },
-        ["1 2 3 4 5 6 7 8 9 10 11 12", "3", "4 4 4 4 4", "-7,8," * 15, "1e9 1e9 1.1e9"],
+        ["1 2 3 4 5 6 7 8 9 10 11 12", "3", "4 4 4 4 4", "-7,8," * 15, "0.1 0.2 0.1"],
         lambda metrics: metrics["mse_scaled"] < 0.01,
         suffix="csv",
         changed=lambda text: text.replace("\n3,a,", "\n3,a,1"),

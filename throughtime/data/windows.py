@@ -24,12 +24,11 @@ Centre = Literal["global", "zero", "mean", "last"]
 #: The unit of a window's values: the training data's deviation; or the context's mean size, its deviation, or
 #: its mean change from step to step.
 Scale = Literal["global", "mean", "deviation", "step"]
-#: What is forecast: the difference to the centre, to the step before, or to the season before.
-Relative = Literal["centre", "previous", "season"]
-#: How much larger or smaller windows of positions are made in training, as a logarithm.
-SIZES = 0.5
-#: The least unit, as a share of the context's mean size: a constant context has no deviation.
-LEAST = 1e-3
+#: What is forecast: the difference to the centre, to the step before, to the season before, or to where the
+#: last step of the context, taken again and again, would lead.
+Relative = Literal["centre", "previous", "season", "velocity"]
+#: The unit of a context that never changes, as a share of its mean size; and how little is no change.
+LEAST, TINY = 1e-3, 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +166,9 @@ class Windows:
         base = np.zeros_like(values)
         if framing.relative == "season":
             base = self._lagged(framing.season, rows, at, begin) - centre[:, None]
+        elif framing.relative == "velocity":
+            last, older = self.values[at - 1], self.values[np.maximum(at - 2, begin)]
+            base = (last - centre)[:, None] + (rows - at[:, None] + 1)[..., None] * (last - older)[:, None]
         shown = [(each - centre[:, None]) / scale[:, None] for each in lagged]
         inputs = [*shown, self._known[inside], self._past_of(rows, at, begin)]
         own = np.log(scale / np.asarray(self.statistics.parts["values"].deviation))
@@ -223,7 +225,9 @@ class Windows:
                 found = np.nanmean(np.abs(steps), 1)
             else:
                 found = size
-            found = np.maximum(found, LEAST * (0 if self.framing.positions else size))
+            # Where nothing changes, or there is one step alone, it cannot be known how much it could.
+            found = np.where(found > TINY * size, found, LEAST * size)
+            found[(~np.isnan(seen[..., 0])).sum(1) < 2] = deviation
         if self.framing.positions:
             found = np.broadcast_to(found.mean(1, keepdims=True), found.shape)
             found = np.maximum(found, LEAST * deviation.mean())
@@ -254,13 +258,12 @@ class WindowBatches:
         if not self.windows.framing.positions:
             return batch
         random = np.random.default_rng([self.seed, epoch, number])
-        sizes = np.exp(random.uniform(-SIZES, SIZES, len(chosen)))
-        return turned(batch, _tensor(random.uniform(0, 2 * np.pi, len(chosen))), _tensor(sizes))
+        return turned(batch, _tensor(random.uniform(0, 2 * np.pi, len(chosen))))
 
 
-def turned(batch: WindowBatch, angles: Float[Tensor, "B"], sizes: Float[Tensor, "B"]) -> WindowBatch:
-    """Windows of positions in a plane, each turned about its centre and made so many times as large."""
-    cos, sin = sizes * angles.cos(), sizes * angles.sin()
+def turned(batch: WindowBatch, angles: Float[Tensor, "B"]) -> WindowBatch:
+    """Windows of positions in a plane, each turned about its centre; they have no lags."""
+    cos, sin = angles.cos(), angles.sin()
     matrix = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
     turn = {name: getattr(batch, name) @ matrix.mT for name in ("before", "values", "base")}
     return replace(batch, **turn)

@@ -246,7 +246,7 @@ class Quantiles(Density):
 
     def draw(self, features: Rows, loc: Rows, scale: Rows, generator: torch.Generator | None = None) -> Rows:
         """A value for each row, by chance."""
-        u = torch.rand(loc.shape, generator=generator, dtype=loc.dtype)
+        u = torch.rand(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
         return loc + scale * self._between(self._quantiles(features), u)
 
     def point(self, features: Rows, loc: Rows, scale: Rows) -> Rows:
@@ -270,4 +270,4 @@ class Quantiles(Density):
 
 
 def _normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)

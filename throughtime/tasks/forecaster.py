@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
@@ -15,22 +15,12 @@ import tyro
 from pydantic import AfterValidator, Field, model_validator
 
 from throughtime.config import ChoiceConfig, Config
-from throughtime.data.calendar import Cycle, natural_cycles, natural_season
-from throughtime.data.columns import Table
+from throughtime.data.calendar import natural_cycles, natural_season
 from throughtime.data.series import (
     Floats,
-    Missing,
     Part,
-    Roles,
     Series,
-    joined,
-    read_long,
-    read_rows,
-    read_wide,
-    split_time,
 )
-from throughtime.data.split import hold_out
-from throughtime.data.tables import read_table
 from throughtime.data.windows import (
     Centre,
     Framing,
@@ -46,10 +36,19 @@ from throughtime.data.windows import (
     with_future,
 )
 from throughtime.errors import ConfigError, DataError, RunError
-from throughtime.heads.density import Density, Gaussian, Mixture, NegativeBinomial, Quantiles, StudentT
+from throughtime.heads.density import (
+    LEVELS,
+    Density,
+    Gaussian,
+    Mixture,
+    NegativeBinomial,
+    Quantiles,
+    StudentT,
+)
 from throughtime.models.forecaster import Forecaster, Horizons
-from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell
-from throughtime.train.backtest import Backtest
+from throughtime.tasks.series import SeriesConfig, divided, read_series, target_names
+from throughtime.tasks.task import Corpus, Paths, Report, Task, check_cell
+from throughtime.train.backtest import Backtest, spread
 from throughtime.train.config import TrainingConfig
 from throughtime.train.fan import Fan, draw_fans
 from throughtime.train.metrics import Metrics
@@ -70,39 +69,6 @@ HEADS: Mapping[str, Callable[..., Density]] = {
     "quantiles": Quantiles,
     "mixture": Mixture,
 }
-
-
-class SeriesConfig(DataConfig):
-    """What is read, and which columns are what."""
-
-    paths: Annotated[Paths, tyro.conf.Positional] = Field((), description="Tables: csv, tsv, jsonl, parquet.")
-    layout: Literal["long", "wide", "rows"] = Field(
-        "long", description="A row for each step; a column for each series; a row for each series."
-    )
-    targets: tuple[str, ...] = Field((), description="Columns to forecast; the only one that is left.")
-    time: str | None = Field(None, description="Column of the time: numbers of steps, or dates (ISO 8601).")
-    series: str | None = Field(None, description="Column that says which series a row is of.")
-    known: tuple[str, ...] = Field((), description="Columns of numbers known before they happen.")
-    past: tuple[str, ...] = Field((), description="Columns of numbers known once they have happened.")
-    static: tuple[str, ...] = Field((), description="Columns of numbers that do not change within a series.")
-    positions: bool = Field(
-        False, description="The two targets are a place: turned at random in training; ADE and FDE."
-    )
-    missing: Missing = Field("refuse", description="What becomes of numbers that are missing.")
-    season: int | None = Field(
-        None, ge=1, description="Steps after which series repeat; by the dates, else 1, if not given."
-    )
-    calendar: tuple[Cycle, ...] | None = Field(
-        None, description="What the model is told of dates; what steps of such a size vary in, if not given."
-    )
-    valid_steps: int | None = Field(None, ge=1, description="Steps kept for validation, for a share.")
-    test_steps: int | None = Field(None, ge=1, description="Last steps kept for the test, for a share.")
-    split: Literal["time", "series"] = Field(
-        "time", description="What validation and test are without files: ends of all series, or whole series."
-    )
-    continues: bool = Field(
-        False, description="Files for validation and test go on where the series of those names end."
-    )
 
 
 class ForecasterModelConfig(ChoiceConfig):
@@ -242,23 +208,7 @@ class ForecasterTask(Task[Part, Encoded]):
     @classmethod
     def read(cls, config: ForecasterConfig) -> Corpus[Part]:
         """The series; validation and test are files, or the ends of series, or some of them."""
-        data = config.data
-        whole = _read(data, data.paths)
-        if config.model.head == "negative-binomial":
-            _check_counts(whole)
-        series: Sequence[Series] = whole
-        test = None
-        if data.test:
-            test = Part([], [])
-        elif data.test_share or data.test_steps:
-            series, test = _kept(data, series, data.test_share, data.test_steps, config.training.seed)
-        if data.valid:
-            valid = _following(data, series, data.valid)
-        else:
-            series, valid = _kept(data, series, data.valid_share, data.valid_steps, config.training.seed)
-        if data.test:
-            test = _following(data, valid.series if data.valid else whole, data.test)
-        return Corpus(Part(list(series), [0] * len(series)), valid, test)
+        return divided(config.data, config.training.seed, config.model.head == "negative-binomial")
 
     @classmethod
     def learn(
@@ -283,11 +233,11 @@ class ForecasterTask(Task[Part, Encoded]):
                 constant[0].place,
             )
         return {
-            "targets": list(_target_names(data, train)),
+            "targets": list(target_names(data, train)),
             "statistics": Statistics.fit(train.series).to_json(),
             "season": season,
             "cycles": natural_cycles(times) if data.calendar is None else list(data.calendar),
-            "lags": ([season] if season > 1 else []) if model.lags is None else list(model.lags),
+            "lags": _lags(config, season),
             "context": model.context or 2 * max(season, model.horizon),
         }
 
@@ -313,8 +263,8 @@ class ForecasterTask(Task[Part, Encoded]):
     def measure(self, part: Encoded) -> Report:
         """Errors of forecasts that are made again and again, beside those of forecasts without a model."""
         backtest = self._backtest(part, self.config.search.samples)
-        shown = backtest.shown(self.config.search.levels, SHOWN)
-        return Report(backtest.metrics, backtest.rows(), {"forecast": partial(draw_fans, shown)})
+        fans = backtest.fans(self.config.search.levels)[:SHOWN]
+        return Report(backtest.metrics, backtest.rows(), {"forecast": partial(draw_fans, fans)})
 
     def sample(self, part: Encoded) -> str:
         """The first forecast beside what came."""
@@ -330,15 +280,15 @@ class ForecasterTask(Task[Part, Encoded]):
 
     def open(self, paths: Paths) -> Part:
         """Other series, of which every step that has a whole context before it is to be forecast."""
-        series = _read(self.config.data, paths)
+        series = self._read(paths)
         return Part(series, [0] * len(series))
 
     def inputs(self, path: Path) -> Iterable[Series]:
         """The series of a table, to be gone on with."""
-        return _read(self.config.data, (path,))
+        return self._read((path,))
 
     def answer(self, inputs: Sequence[Series | str]) -> list[dict[str, Any]]:
-        """The next steps of each series: their times, means and quantiles, of each target.
+        """The next steps of each series: their times, and of each target one forecast and quantiles.
 
         A text is the series itself: numbers with spaces between the steps and commas between the targets.
         """
@@ -357,12 +307,12 @@ class ForecasterTask(Task[Part, Encoded]):
             yield rows, batch.to(self._device)
 
     def show(self, answer: dict[str, Any]) -> str:
-        """A line for each step: its time, and of each target the mean and the quantiles."""
+        """A line for each step: its time, and of each target the forecast and the quantiles."""
         lines = [answer["series"]] if answer["series"] else []
         for k, time in enumerate(answer["times"]):
             cells = [
-                f"{name} {values['mean'][k]:.6g} ("
-                + ", ".join(f"{level} {values[level][k]:.6g}" for level in values if level != "mean")
+                f"{name} {values['point'][k]:.6g} ("
+                + ", ".join(f"{level} {values[level][k]:.6g}" for level in values if level != "point")
                 + ")"
                 for name, values in answer["forecast"].items()
             ]
@@ -385,19 +335,31 @@ class ForecasterTask(Task[Part, Encoded]):
             f"{self.config.model.cell} runs by {self.model.recurrence.explain()}",
         ]
 
+    def _read(self, paths: Paths) -> list[Series]:
+        return read_series(self.config.data, paths, self._counts)
+
+    @property
+    def _counts(self) -> bool:
+        """Whether values are counts."""
+        return bool(self.config.model.head == "negative-binomial")
+
     def _origins(self, part: Part, stride: int) -> list[Origin]:
         framing = self.framing
         origins = origins_of(part, framing.context, framing.horizon, stride)
         have = {origin.series for origin in origins}
         short = [k for k in range(len(part)) if k not in have]
         if short:
-            one = part.series[short[0]]
+            one, start = part.series[short[0]], part.starts[short[0]]
+            kept = f", {one.observed - start} of them kept apart" if start else ""
             what = (
                 f"{len(short)} of {len(part)} series have no window of {framing.context} + {framing.horizon} "
-                f"steps, the first is {one.name or 'the only one'} with {one.observed} ({one.place})"
+                f"steps, the first is {one.name or 'the only one'} with {one.observed}{kept} ({one.place})"
             )
             if not origins:
-                raise DataError(f"{what}: take a smaller --context or --horizon, or give longer series")
+                raise DataError(
+                    f"{what}: take a smaller --context or --horizon, or "
+                    + ("keep more apart, as with --valid-steps" if start else "give longer series")
+                )
             logger.warning("%s; they are left out", what)
         return origins
 
@@ -416,6 +378,7 @@ class ForecasterTask(Task[Part, Encoded]):
     def _backtest(self, part: Encoded, samples: int) -> Backtest:
         """The forecasts of all windows, beside what came."""
         found = Backtest(self.framing, self.statistics, self.targets)
+        shown = spread(part.origins, SHOWN) if samples else []
         for rows in grouped(part.origins, ROWS):
             origins = [part.origins[k] for k in rows]
             batch = part.windows.batch(origins)
@@ -425,16 +388,17 @@ class ForecasterTask(Task[Part, Encoded]):
             points = self._values(batch, self.model.points(on_device).cpu())
             for origin, point in zip(origins, points, strict=True):
                 paths = self._draw(part.windows, origin, samples) if samples else None
-                found.add(part.part.series[origin.series], origin.step, point, paths)
+                found.add(part.part.series[origin.series], origin.step, point, paths, origin in shown)
         return found
 
     def _paths(self, series: Series, samples: int) -> Floats:
         return self._draw(self._windows([series]), Origin(0, series.observed), samples)
 
     def _draw(self, windows: Windows, origin: Origin, samples: int) -> Floats:
-        """Futures of one window [N, H, C]; those of a window do not depend on other windows."""
+        """Futures of one window [N, H, C], by chance of its own: other windows are nothing to it."""
         batch = windows.batch([origin])
-        generator = torch.Generator(self._device).manual_seed(self.config.search.future_seed)
+        own = f"{self.config.search.future_seed} {origin.step} {windows.series[origin.series].name}"
+        generator = torch.Generator(self._device).manual_seed(zlib.crc32(own.encode()))
         return self._values(batch, self.model.paths(batch.to(self._device), samples, generator).cpu())
 
     def _values(self, batch: WindowBatch, forecast: torch.Tensor) -> Floats:
@@ -444,13 +408,13 @@ class ForecasterTask(Task[Part, Encoded]):
     def _answer(self, series: Series, point: Floats, paths: Floats) -> dict[str, Any]:
         now = series.observed
         past = slice(max(now - self.framing.context, 0), now)
-        levels = self.config.search.levels
-        quantiles = np.quantile(paths, levels, axis=0)
+        levels = self._levels()
+        quantiles = np.quantile(paths, levels, axis=0, method="inverted_cdf" if self._counts else "linear")
         return {
             "series": series.name,
             "times": [str(time) for time in series.times[now : now + self.framing.horizon]],
             "forecast": {
-                name: {"mean": point[:, k].tolist()}
+                name: {"point": point[:, k].tolist()}
                 | {str(level): quantiles[j, :, k].tolist() for j, level in enumerate(levels)}
                 for k, name in enumerate(self.targets)
             },
@@ -460,8 +424,28 @@ class ForecasterTask(Task[Part, Encoded]):
             },
         }
 
+    def _levels(self) -> tuple[float, ...]:
+        """The quantiles that are told; raises `ConfigError` where the head knows none so far out."""
+        levels: tuple[float, ...] = self.config.search.levels
+        if (
+            self.config.model.head == "quantiles"
+            and not LEVELS[0] <= min(levels) <= max(levels) <= LEVELS[-1]
+        ):
+            raise ConfigError(
+                f"a model of quantiles knows those from {LEVELS[0]} to {LEVELS[-1]}, and --levels asks for "
+                f"{', '.join(map(str, levels))}"
+            )
+        return levels
+
     def _ready(self, given: Series | str) -> Series:
         series = given if isinstance(given, Series) else self._from_text(given)
+        if 0 < series.observed < self.framing.context:
+            logger.warning(
+                "%s has %d steps, and the model learned to look at %d: it may be less sure than it says",
+                series.name or "the series",
+                series.observed,
+                self.framing.context,
+            )
         return with_future(series, self.framing.horizon)
 
     def _from_text(self, text: str) -> Series:
@@ -481,74 +465,10 @@ class ForecasterTask(Task[Part, Encoded]):
         return Series("", np.arange(len(values)), values, nothing, nothing, np.zeros(0), f'"{text[:20]}"')
 
 
-def _read(data: SeriesConfig, paths: Paths) -> list[Series]:
-    """The series of some files; where there are several, with the file in their names."""
-    if not paths:
-        raise DataError("no data: give tables of numbers, before the options")
-    found = []
-    for path in paths:
-        for one in _read_one(data, path):
-            named = len(paths) > 1 and not data.continues
-            found.append(replace(one, name=f"{Path(path).stem} {one.name}".strip()) if named else one)
-    return found
-
-
-def _read_one(data: SeriesConfig, path: Path) -> list[Series]:
-    if data.layout != "long":
-        if data.targets or data.series or data.known or data.past or data.static:
-            raise ConfigError(
-                f"--layout {data.layout} has no columns of other kinds: leave their options out"
-            )
-        table = read_table(path)
-        return (
-            read_rows(table, data.missing)
-            if data.layout == "rows"
-            else read_wide(table, data.time, data.missing)
-        )
-    named = Roles(data.targets, data.time, data.series, data.known, data.past, data.static)
-    table = read_table(path, named.columns if data.targets else ())
-    return read_long(table, named if data.targets else _with_target(named, table), data.missing)
-
-
-def _with_target(roles: Roles, table: Table) -> Roles:
-    left = [name for name in table.columns if name not in roles.columns]
-    if len(left) != 1:
-        raise DataError(
-            f"{table.source}: which columns are to be forecast? Give --targets; there are "
-            f"{', '.join(left) or 'none that have no other use'}"
-        )
-    return Roles((left[0],), roles.time, roles.series, roles.known, roles.past, roles.static)
-
-
-def _target_names(data: SeriesConfig, train: Part) -> Sequence[str]:
-    count = train.series[0].values.shape[1]
-    if data.positions and count != 2:
-        raise DataError(f"--positions is for two targets, x and y, got {count}")
-    return data.targets or ["value"]
-
-
-def _kept(
-    data: SeriesConfig, series: Sequence[Series], share: float, steps: int | None, seed: int
-) -> tuple[list[Series], Part]:
-    """The series to go on with, and what is kept apart of them."""
-    if data.split == "series":
-        rest, held = hold_out(len(series), share, seed)
-        return [series[k] for k in rest], Part([series[k] for k in held], [0] * len(held))
-    begun, kept = split_time(series, share, steps)
-    return begun.series, kept
-
-
-def _following(data: SeriesConfig, series: Sequence[Series], paths: Paths) -> Part:
-    found = _read(data, paths)
-    return joined(series, found) if data.continues else Part(found, [0] * len(found))
-
-
-def _check_counts(series: Sequence[Series]) -> None:
-    for one in series:
-        bad = ~np.isnan(one.values) & ((one.values < 0) | (one.values != np.round(one.values)))
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
-            raise DataError(
-                f"{one.place}: {one.name or 'the series'} is {one.values[row, column]} at {one.times[row]}, "
-                "which is no count: a negative binomial distribution is of counts, take another --head"
-            )
+def _lags(config: ForecasterConfig, season: int) -> list[int]:
+    lags = config.model.lags
+    if config.data.positions:  # which are turned in training, and what stands beside them is not
+        if lags:
+            raise ConfigError("--lags are not read with --positions: leave them out")
+        return []
+    return ([season] if season > 1 else []) if lags is None else list(lags)

@@ -45,10 +45,11 @@ Paths = tuple[Path, ...]
 
 #: What a run may have otherwise when it goes on: where the data are, and how long and fast to train.
 MAY_CHANGE = {"paths", "valid", "test", "folder", *TrainingConfig.model_fields} - {"optimizer", "seed"}
-#: Options of the data that decide what the inputs and answers of a model are.
+#: Options that decide what the inputs and answers of a model are.
 READING = (
     *("tokens", "columns", "kmer_length", "lower", "multi_label", "scheme"),
     *("targets", "known", "past", "static", "calendar", "season", "positions"),
+    *("context", "lags", "centre", "scale", "relative", "horizons"),
     *("rate", "mels", "normalise", "size", "every"),
 )
 #: What a nat of loss weighs where the best weights are chosen: it decides between equals alone.
@@ -335,7 +336,7 @@ class Task(ABC, Generic[P, E]):
         """The processor of a run that is begun from, whose model these options must fit."""
         old, processor = cls.read_config(start), start.read_processor()
         for name in READING:
-            was, now = getattr(old.data, name, None), getattr(config.data, name, None)
+            was, now = (getattr(each.data, name, getattr(each.model, name, None)) for each in (old, config))
             if was != now:
                 raise ConfigError(
                     f"--{name.replace('_', '-')} was {was} for {start.folder} and cannot become {now}: "

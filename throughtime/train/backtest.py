@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from throughtime.data.series import Series
-from throughtime.data.windows import Framing, Statistics
+from throughtime.data.windows import Framing, Origin, Statistics
 from throughtime.heads.categorical import Loss
 from throughtime.train.fan import Fan
 from throughtime.train.forecasts import (
@@ -42,7 +42,7 @@ class Forecast(NamedTuple):
 
 
 class Backtest:
-    """The errors of all forecasts, each counting the same.
+    """The errors of all forecasts, each counting the same; mase of those whose past does not repeat itself.
 
     mse, mae, smape (percent) and mase are means over steps and targets; mse_scaled and mae_scaled are those
     of values over the deviation of the training data; crps and the coverage of intervals are those of the
@@ -55,17 +55,20 @@ class Backtest:
         self.deviation = np.asarray(statistics.parts["values"].deviation)
         self._nats, self._count = 0.0, 0
         self._errors: dict[str, list[Metrics]] = {}
-        self.forecasts: list[Forecast] = []
+        self.shown: list[Forecast] = []
 
     def add_loss(self, loss: Loss) -> None:
         """What some windows cost."""
         self._nats, self._count = self._nats + loss.total.item(), self._count + loss.count
 
-    def add(self, series: Series, step: int, point: Floats, paths: Floats | None) -> None:
-        """A forecast of the steps from `step` on."""
+    def add(
+        self, series: Series, step: int, point: Floats, paths: Floats | None = None, show: bool = False
+    ) -> None:
+        """A forecast of the steps from `step` on, which is kept for the figure if it is to `show`."""
         horizon, context = self.framing.horizon, self.framing.context
         true, past = series.values[step : step + horizon], series.values[:step]
-        self.forecasts.append(Forecast(series, step, point, paths))
+        if show:
+            self.shown.append(Forecast(series, step, point, paths))
         self._errors.setdefault("model", []).append(
             self._of_point(true, point, past) | ({} if paths is None else self._of_paths(true, paths))
         )
@@ -86,16 +89,13 @@ class Backtest:
         kept = [key for key in means["model"] if all(key in each for each in means.values())]
         return [{"forecast": name} | {key: mean[key] for key in kept} for name, mean in means.items()]
 
-    def shown(self, levels: Sequence[float], most: int) -> list[Fan]:
-        """The first forecasts of different series, or of one series as many."""
-        first = {id(each.series): each for each in reversed(self.forecasts)}
-        some = list(first.values())[::-1] if len(first) >= most else self.forecasts
-        picked = some[:: max(len(some) // most, 1)][:most]
+    def fans(self, levels: Sequence[float]) -> list[Fan]:
+        """The forecasts that were to be shown, target by target."""
         return [
             Fan.of_forecast(each, k, name, levels, self.framing)
-            for each in picked
+            for each in self.shown
             for k, name in enumerate(self.targets)
-        ][:most]
+        ]
 
     def _simple(self) -> Mapping[str, Callable[[Floats, Floats, int], Floats]]:
         """Forecasts without a model, from the past and the end of it that the model looks at."""
@@ -117,7 +117,7 @@ class Backtest:
             point_metrics(true[:, k], point[:, k], past[:, k], self.framing.season)
             for k in range(true.shape[1])
         ]
-        found = {key: float(np.mean([each[key] for each in by_target])) for key in by_target[0]}
+        found = {key: _mean([each[key] for each in by_target]) for key in by_target[0]}
         scaled = (true - point) / self.deviation
         found |= {"mse_scaled": float((scaled**2).mean()), "mae_scaled": float(np.abs(scaled).mean())}
         return displacement(true, point) | found if self.framing.positions else found
@@ -136,5 +136,18 @@ class Backtest:
     def _mean(self, name: str) -> Metrics:
         """Means over the forecasts; an error that is nowhere defined is left out."""
         errors = self._errors[name]
-        table = {key: np.array([each[key] for each in errors]) for key in errors[0]}
-        return {key: float(np.nanmean(column)) for key, column in table.items() if not np.isnan(column).all()}
+        means = {key: _mean([each[key] for each in errors]) for key in errors[0]}
+        return {key: mean for key, mean in means.items() if not np.isnan(mean)}
+
+
+def spread(origins: Sequence[Origin], most: int) -> list[Origin]:
+    """So many origins for a figure: of as many series as there are, else of different times."""
+    first = {origin.series: origin for origin in reversed(origins)}
+    some = list(first.values())[::-1] if len(first) >= most else origins
+    return list(some[:: max(len(some) // most, 1)][:most])
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of those that are defined; NaN where none is."""
+    there = [value for value in values if not np.isnan(value)]
+    return float(np.mean(there)) if there else float("nan")

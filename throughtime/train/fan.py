@@ -32,7 +32,7 @@ class Fan:
     past_times: NDArray[Any]
     past: Floats
     times: NDArray[Any]
-    mean: Floats
+    point: Floats
     quantiles: Mapping[float, Floats]
     true: Floats | None = None
 
@@ -67,8 +67,8 @@ class Fan:
             _times(answer["past"]["times"]),
             np.array(answer["past"]["values"][target]),
             _times(answer["times"]),
-            np.array(values["mean"]),
-            {float(level): np.array(found) for level, found in values.items() if level != "mean"},
+            np.array(values["point"]),
+            {float(level): np.array(found) for level, found in values.items() if level != "point"},
         )
 
 
@@ -84,7 +84,7 @@ def draw_fans(fans: Sequence[Fan]) -> Figure:
         levels = sorted(fan.quantiles)
         pairs = zip(levels[: len(levels) // 2], reversed(levels), strict=False)
         for low, high in pairs:
-            label = f"{low:.0%} to {high:.0%}"
+            label = f"{100 * low:.3g} % to {100 * high:.3g} %"
             axes.fill_between(
                 fan.times,
                 fan.quantiles[low],
@@ -94,7 +94,7 @@ def draw_fans(fans: Sequence[Fan]) -> Figure:
                 lw=0,
                 label=label,
             )
-        axes.plot(fan.times, fan.mean, color="tab:blue", lw=1.5, label="forecast")
+        axes.plot(fan.times, fan.point, color="tab:blue", lw=1.5, label="forecast")
         if fan.true is not None:
             axes.plot(fan.times, fan.true, color="black", lw=1, ls="--", label="what came")
         if fan.times.dtype.kind == "M":
