@@ -292,7 +292,10 @@ def one_line_error(done, *parts):
         ("embed colours red --nearest blue", "add --file FILE"),
         ("identify cats --text a", "give the runs of two or more"),
         ("identify cats cats/../cats --text a", "two runs have the same name"),
-        ("identify cats digits --text a", "digits is a run of another task"),
+        (
+            "identify cats digits --text a",
+            "digits is a run of the task seq2seq: give one of the task language-model",
+        ),
         ("correct cats teh", "the run predicts char tokens"),
         ("score cats --pairs missing.tsv", "missing.tsv does not exist"),
     ],

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from throughtime.data.calendar import calendar, natural_cycles, natural_season
+from throughtime.data.calendar import calendar, day_of_month, moved, natural_cycles, natural_season
 from throughtime.errors import DataError
-
-
-def times(first, step, count=30):
-    return np.datetime64(first, "s") + np.timedelta64(step, "s") * np.arange(count)
 
 
 def test_the_places_of_a_known_moment():
@@ -29,21 +27,52 @@ def test_the_places_of_a_known_moment():
         (3600, ["hour", "weekday", "monthday", "yearday"], 24),
         (86400, ["weekday", "monthday", "yearday"], 7),
         (7 * 86400, ["monthday", "yearday"], 52),
+        (7 * 3600, ["hour", "weekday", "monthday", "yearday"], 24),
+        (5 * 3600, ["hour", "weekday", "monthday", "yearday"], 1),
+        (2 * 86400, ["weekday", "monthday", "yearday"], 182),
+        (400 * 86400, [], 1),
     ],
 )
-def test_steps_repeat_after_what_is_longer(step, cycles, season):
-    assert natural_cycles(times("2020-01-01", step)) == cycles
-    assert natural_season(times("2020-01-01", step)) == season
+def test_steps_repeat_after_the_first_cycle_that_they_divide(step, cycles, season):
+    assert natural_cycles(np.timedelta64(step, "s")) == cycles
+    assert natural_season(np.timedelta64(step, "s")) == season
 
 
-@pytest.mark.parametrize(("months", "season"), [(1, 12), (3, 4), (12, 1), (5, 1)])
+@pytest.mark.parametrize(("months", "season"), [(1, 12), (3, 4), (12, 1), (5, 1), (24, 1)])
 def test_months_repeat_after_a_year(months, season):
-    steps = np.datetime64("2020-01", "M") + np.timedelta64(months, "M") * np.arange(30)
-    assert natural_season(steps) == season
-    assert natural_cycles(steps) == (["yearday"] if months < 12 else [])
+    step = np.timedelta64(months, "M")
+    assert natural_season(step) == season
+    assert natural_cycles(step) == (["yearday"] if months < 12 else [])
 
 
-def test_numbers_of_steps_have_no_calendar():
-    assert natural_season(np.arange(9)) == 1 and natural_cycles(np.arange(9)) == []
+@pytest.mark.parametrize("step", [np.int64(1), np.int64(3600), None])
+def test_numbers_of_steps_have_no_calendar(step):
+    assert natural_season(step) == 1 and natural_cycles(step) == []
     with pytest.raises(DataError, match="knows dates"):
         calendar(np.arange(9), ["hour"])
+
+
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [
+        (("2024-01-31", "2024-02-29", "2023-02-28"), 31),
+        (("2024-01-30", "2024-02-29"), 30),
+        (("2024-01-15", "2024-03-15"), 15),
+        (("2024-01-15", "2024-03-14"), None),
+        (("2024-01-15T00:00:00", "2024-03-15T01:00:00"), None),
+        (("2024-02-29",), 31),
+    ],
+)
+def test_the_day_that_months_keep_to(days, expected):
+    assert day_of_month(np.array(days, "M8[s]")) == expected
+
+
+@given(st.integers(1, 31), st.integers(0, 86399), st.integers(-30, 30), st.integers(1, 13))
+def test_months_that_go_on_keep_to_their_day(day, second, first, step):
+    months = np.datetime64("2024-01", "M") + first + step * np.arange(26)
+    last = ((months + 1).astype("M8[D]") - 1).astype("M8[D]")
+    days = np.minimum(months.astype("M8[D]") + day - 1, last)
+    times = days.astype("M8[s]") + np.timedelta64(second, "s")
+    if day_of_month(times[:13]) == day:  # a month as long as that is among them
+        found = moved(times[:13], np.timedelta64(step, "M"), np.arange(-12, 14))
+        assert (found == times).all()

@@ -59,6 +59,21 @@ def test_nothing_is_no_sound_and_half_a_sample_is_said(caplog):
     assert "ends within a sample: 1 bytes" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("begin", "message"),
+    [
+        (b"fLaC\0\0\0\x22", "standard input is FLAC: decode it first, as with flac -dc"),
+        (b"OggS\0\2\0\0", "standard input is Ogg: decode it first, as with ffmpeg -i FILE -f wav -"),
+        (b"RF64\xff\xff\xff\xffWAVE", "standard input is RF64"),
+        (b"ID3\4\0\0\0\0", "standard input is MP3"),
+        (b"FORM\0\0\0\0AIFF", "standard input is AIFF"),
+    ],
+)
+def test_what_is_no_plain_sound_is_refused(begin, message):
+    with pytest.raises(DataError, match=message):
+        read(begin + bytes(100))
+
+
 def test_another_form_is_refused():
     with pytest.raises(DataError, match="24 bits in form 1: give 16-bit PCM"):
         read(wav(SAMPLES, subtype="PCM_24"))

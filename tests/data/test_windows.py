@@ -92,6 +92,34 @@ def test_the_future_changes_no_input(step, centre, scale, relative, lags):
     assert not torch.equal(a.values, c.values)
 
 
+@pytest.mark.parametrize("relative", ["season", "velocity"])
+def test_what_was_made_up_by_the_future_is_held_until_the_future_is_there(relative):
+    """Steps 17 to 19 and 21 are missing, and drawn on a line to the values behind them."""
+    one = series(targets=1)
+    framing = replace(FRAMING, relative=relative)
+
+    def made(value):
+        values = one.values.copy()
+        values[20], values[22] = value, value
+        for gap in ([17, 18, 19], [21]):
+            ends = [gap[0] - 1, gap[-1] + 1]
+            values[gap, 0] = np.interp(gap, ends, values[ends, 0])
+        return replace(one, values=values, made_up=np.isin(np.arange(40), [17, 18, 19, 21])[:, None])
+
+    a, b = (Windows([made(value)], framing, Statistics.fit([one])) for value in (1.0, 500.0))
+    for step in (18, 19, 20):
+        one_batch, other = a.batch([Origin(0, step)]), b.batch([Origin(0, step)])
+        for name in ("inputs", "before", "base", "scale", "centre"):
+            assert torch.equal(getattr(one_batch, name), getattr(other, name)), (step, name)
+        held = one_batch.values[0, :6].numpy() + one_batch.centre.numpy()[0]
+        np.testing.assert_allclose(held[17 - step :], one.values[[16] * (step - 17)], rtol=1e-6)
+    later = a.batch([Origin(0, 21)])
+    np.testing.assert_allclose(
+        later.values[0, 2:5].numpy() + later.centre.numpy()[0], made(1.0).values[17:20], rtol=1e-5
+    )
+    assert later.missing[0, :, 0].nonzero()[:, 0].tolist() == [2, 3, 4, 6]
+
+
 def test_a_forecast_may_be_relative_to_the_last_step_taken_again():
     one = series()
     batch = windows([one], replace(FRAMING, relative="velocity")).batch([Origin(0, 20)])

@@ -112,11 +112,7 @@ def fused(chance, size, seed, weight):
     tokens, state = model.begin(0)
     with torch.no_grad():
         first, state = model.step(tokens, state)
-
-    def join(states):
-        return [row for each in states for row in each]
-
-    return model, Fusion(model.step, model.select, join, first[0], state, weight)
+    return model, Fusion(model.step, first[0], state[0], weight)
 
 
 @quickly
@@ -148,14 +144,7 @@ def test_what_a_language_model_excludes_is_not_put_out_unless_nobody_asks_it(cha
     with torch.no_grad():
         first, state = step(*model.begin(0))
     for weight, excluded in ((0.5, True), (0.0, False)):
-        fusion = Fusion(
-            step,
-            model.select,
-            lambda states: [row for each in states for row in each],
-            first[0],
-            state,
-            weight,
-        )
+        fusion = Fusion(step, first[0], state[0], weight)
         found = prefix_beam_search(log_probs, beams=500, n_best=50, fusion=fusion)
         assert (not any(2 in each.tokens for each in found)) == excluded
         assert all(math.isfinite(each.score) for each in found)
@@ -170,6 +159,22 @@ def test_fewer_beams_find_no_better_output(chance, seed):
     assert scores[0] <= scores[2] + 1e-9 and scores[1] <= scores[2] + 1e-9
 
 
+@quickly
+@given(seeds, st.integers(1, 4), st.floats(0, 2), st.floats(-1, 1))
+def test_scores_are_exact_and_in_order_however_few_beams_there_are(chance, seed, beams, weight, bonus):
+    log_probs = drawn(8, 4, seed)
+    model, fusion = fused(chance, 4, seed, weight)
+    found = prefix_beam_search(log_probs, beams=beams, n_best=beams, fusion=fusion, length_bonus=bonus)
+    for each in found:
+        ends = [*each.tokens, 0]
+        language = sum(model.log_probs((0, *ends[:k]))[token].item() for k, token in enumerate(ends))
+        exact = sequence_log_prob(log_probs, each.tokens)
+        assert each.log_prob == pytest.approx(exact, abs=1e-9)
+        assert each.score == pytest.approx(exact + weight * language + bonus * len(each.tokens), abs=1e-9)
+    scores = [each.score for each in found]
+    assert scores == sorted(scores, reverse=True)
+
+
 def test_the_search_finds_what_greedy_search_does_not():
     # Two steps: the blank is likelier at each, and yet the token is likelier in all.
     log_probs = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).log()
@@ -178,10 +183,11 @@ def test_the_search_finds_what_greedy_search_does_not():
     assert best.tokens == [1] and best.log_prob == pytest.approx(math.log(0.64))
 
 
-def test_banned_classes_are_not_put_out():
+def test_impossible_classes_are_not_put_out():
     log_probs = drawn(5, 4, 1)
-    for each in prefix_beam_search(log_probs, beams=50, n_best=20, banned=[2]):
-        assert 2 not in each.tokens
+    log_probs[:, 2] = -torch.inf
+    for each in prefix_beam_search(log_probs, beams=50, n_best=20):
+        assert 2 not in each.tokens and math.isfinite(each.log_prob)
 
 
 def test_bad_calls_are_named():

@@ -62,6 +62,21 @@ def test_the_loss_is_that_of_each_step_after_the_true_ones(relative, horizons):
     assert loss.count == 2 * HORIZON
 
 
+def test_what_was_made_up_costs_nothing_and_is_read():
+    data, width = batch()
+    model = make(width).eval()
+    length = int(data.contexts[0])
+    missing = data.missing.clone()
+    missing[0, length + 1] = True
+    some = type(data)(**(vars(data) | {"missing": missing}))
+    loss, whole = model.loss(some), model.loss(data)
+    assert loss.count == whole.count - 1
+    y, _ = model.recurrence(model._inputs(data), lengths=data.contexts + HORIZON)
+    args = (each[:1, length + 1] for each in (y, data.values, data.base))
+    cost = model.head.nats(*args, data.scale[:1])
+    torch.testing.assert_close(whole.total - loss.total, cost[0])
+
+
 @pytest.mark.parametrize("relative", ["centre", "season", "previous"])
 def test_a_recursive_forecast_reads_its_own_values(relative):
     data, width = batch(relative)

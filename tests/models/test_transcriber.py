@@ -59,6 +59,14 @@ def test_a_model_in_both_directions_cannot_listen():
         make(hidden=7)
 
 
+def test_the_unknown_class_is_trained_and_never_put_out():
+    model, data = make(unknown=1, bidirectional=False), batch(**targets())
+    assert (model.log_probs(data)[0][..., 1] == -torch.inf).all()
+    log_probs, _ = model.advance(torch.randn(1, 4, 6), model.begin(1))
+    assert (log_probs[..., 1] == -torch.inf).all() and log_probs[..., 0].isfinite().all()
+    assert model.loss(data).total.isfinite()
+
+
 def targets():
     return {
         "targets": torch.tensor([[1, 2, 2], [0, 0, 0], [4, 3, 0], [0, 0, 0]]),

@@ -274,6 +274,32 @@ def test_a_run_that_is_begun_from_keeps_how_it_looks_at_series(tmp_path):
             ForecasterTask.train(other, tmp_path / "new", Console(quiet=True), Run.open(tmp_path / "run"))
 
 
+def test_series_of_other_steps_are_refused(tmp_path):
+    path, days = tmp_path / "hours.csv", tmp_path / "days.csv"
+    path.write_text(hours(200))
+    times = np.datetime64("2024-03-01", "D") + np.arange(60)
+    days.write_text("time,value\n" + "".join(f"{time},{k % 7}\n" for k, time in enumerate(times)))
+    task = train(tmp_path, {"paths": (path,), "time": "time"})
+    with pytest.raises(DataError, match=r"line 2: .* has steps of 86400 seconds, .* of 3600 s"):
+        task.inputs(days)
+    with pytest.raises(DataError, match="has steps of 86400 seconds"):
+        task.evaluate((days,))
+
+
+def test_missing_numbers_are_filled_and_measured_nowhere(tmp_path):
+    path = tmp_path / "data.csv"
+    rows = [f"{k},{'' if k in (95, 97) else k % 5}" for k in range(100)]
+    path.write_text("t,y\n" + "\n".join(rows) + "\n")
+    data = {"paths": (path,), "time": "t", "test_steps": 8, "valid_steps": 8}
+    task = train(tmp_path, data | {"missing": "previous"})
+    corpus = task.read(task.config)
+    report = task.measure(task.encode(corpus.test))
+    naive_row = next(row for row in report.parts if row["forecast"] == "naive")
+    # From step 92, where 91 was 1: 92, 93, 94 and from 96, where 95 is held at 4: 96, 98, 99.
+    first, second = [(2 - 1) ** 2, (3 - 1) ** 2, (4 - 1) ** 2], [(1 - 4) ** 2, (3 - 4) ** 2, (4 - 4) ** 2]
+    assert naive_row["mse"] == pytest.approx((np.mean(first) + np.mean(second)) / 2)
+
+
 def test_quantiles_further_out_than_a_model_has_are_refused(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("value\n" + "\n".join(f"{k % 5}" for k in range(80)) + "\n")

@@ -5,8 +5,10 @@ import json
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -19,9 +21,14 @@ from toys import tone_samples, toy_config, toy_run, write_tones
 
 import throughtime
 from throughtime.data.audio import read_sound
-from throughtime.errors import ConfigError, DataError
+from throughtime.data.tokens import UNKNOWN
+from throughtime.decode.ctc import prefix_beam_search
+from throughtime.errors import ConfigError, DataError, RunError
+from throughtime.tasks import table
+from throughtime.tasks.fusion import fuse
 from throughtime.tasks.language_model import LanguageModelConfig, LanguageModelTask
 from throughtime.tasks.transcriber import TranscriberConfig, TranscriberSearch, TranscriberTask
+from throughtime.tasks.transcript import word_times
 from throughtime.train.run import Run
 
 QUIET = Console(quiet=True)
@@ -73,27 +80,33 @@ def sounds(run, *numbers):
 
 
 def test_words_have_their_times(trained, tmp_path):
-    soundfile.write(tmp_path / "late.wav", np.concatenate([np.zeros(4000), tone("cab")]), 4000)
-    [answer] = trained.answer([tmp_path / "late.wav"])
-    [word] = answer["words"]
-    assert answer["text"].endswith("cab") and word["word"] == answer["text"]
-    assert answer["log_prob"] < 0
-    assert word["start"] > 0.9 or len(word["word"]) > 3
-    assert 1 < word["end"] < 1.5
+    """A second of silence before a sound moves its word by a second."""
+    early, late = tone("cab"), np.concatenate([noise(4000), tone("cab")])
+    for name, samples in (("early", early), ("late", late)):
+        soundfile.write(tmp_path / f"{name}.wav", samples, 4000)
+    answers = trained.answer([tmp_path / "early.wav", tmp_path / "late.wav"])
+    (one,), (other,) = (answer["words"] for answer in answers)
+    assert one["word"] == other["word"] == "cab" and all(answer["log_prob"] < 0 for answer in answers)
+    assert 0 <= one["start"] < 0.1 and 0.2 < one["end"] < len(early) / 4000 + 0.05
+    assert other["start"] == pytest.approx(one["start"] + 1, abs=0.03)
+    assert other["end"] == pytest.approx(one["end"] + 1, abs=0.03)
+
+
+def noise(count):
+    return np.random.default_rng(0).uniform(-20, 20, count).round() / 32768
 
 
 def tone(word, rate=4000):
     return np.array(tone_samples(word, random.Random(1), rate)) / 32768
 
 
-def test_spaces_part_words(trained):
-    """Pieces between spaces are words, from the first step of the first token to the last of the last."""
-    task = copy.copy(trained)
-    task.tokeniser = type(trained.tokeniser)([" ", "a", "b"])
-    steps = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]
-    assert task._words([2, 3, 4, 2, 4], steps) == [
-        {"word": "ab", "start": 0.04, "end": 0.1},
-        {"word": "b", "start": 0.16, "end": 0.18},
+def test_spaces_part_words():
+    """Pieces between spaces are words, from the start of the first to the end of the last."""
+    spans = [(0, 0.1), (0.2, 0.3), (0.4, 0.5), (0.6, 0.7), (0.8, 0.9), (1, 1.1)]
+    assert word_times([" ", "a", "b", " ", "b", " cd"], spans) == [
+        {"word": "ab", "start": 0.2, "end": 0.5},
+        {"word": "b", "start": 0.8, "end": 0.9},
+        {"word": "cd", "start": 1, "end": 1.1},
     ]
 
 
@@ -117,12 +130,85 @@ def test_a_language_model_is_listened_to(trained, folder, language):
     assert [answer["text"] for answer in same] == heard
     loud = searching(trained, beams=30, language_model=language, language_weight=30.0).answer(inputs)
     assert {answer["text"] for answer in loud} <= {"ab", "ba"}
+    for answer in searching(
+        trained, beams=4, n_best=4, language_model=language, language_weight=0.7, length_bonus=0.3
+    ).answer(inputs):
+        for each in answer["n_best"]:
+            said = throughtime.load(language).score("\n" + each["text"] + "\n").log_probs[1:]
+            expected = each["log_prob"] + 0.7 * sum(said) + 0.3 * len(each["text"])
+            assert each["score"] == pytest.approx(expected, abs=1e-4)
     longer = searching(trained, beams=30, length_bonus=20.0).answer(inputs)
     assert all(len(a["text"]) > len(b) for a, b in zip(longer, heard, strict=True))
 
 
+@pytest.mark.parametrize("model", ["recurrent", "transformer", "bag-of-words", "fixed-window", "big-window"])
+def test_any_language_model_is_fused(model, trained, tmp_path):
+    """What a search reads step by step, beginnings of different lengths, is what `score` says of a text."""
+    (tmp_path / "words.txt").write_text("abc\nda\nc\nbbbb\n" * 60)
+    config = LanguageModelConfig(
+        data={"paths": [tmp_path / "words.txt"]},
+        model={"model": model, "hidden": 8, "dropout": 0.0}
+        | ({"context": 4} if model in ("transformer", "big-window") else {})
+        | ({"heads": 2} if model == "transformer" else {}),
+        training={"chunk_length": 12, "batch_size": 4, "max_epochs": 1},
+    )
+    LanguageModelTask.train(config, tmp_path / "run", QUIET)
+    language = throughtime.load(tmp_path / "run")
+    fusion = fuse(language, trained.tokeniser, 0.5)
+    log_probs = torch.randn(
+        8, trained.tokeniser.size, generator=torch.Generator().manual_seed(0)
+    ).log_softmax(-1)
+    log_probs[:, UNKNOWN] = -torch.inf
+    found = prefix_beam_search(log_probs, beams=12, n_best=12, fusion=fusion)
+    assert len({len(each.tokens) for each in found}) > 2
+    for each in found:
+        said = language.score("\n" + trained.text(each.tokens) + "\n").log_probs[1:]
+        assert each.score == pytest.approx(each.log_prob + 0.5 * sum(said), abs=1e-4)
+
+
+def test_a_language_model_is_loaded_once(trained, folder, language, monkeypatch):
+    loaded = []
+
+    def load(*arguments):
+        loaded.append(arguments)
+        return table.load(*arguments)
+
+    monkeypatch.setattr("throughtime.tasks.transcriber.load", load)
+    task = searching(trained, language_model=language)
+    one = task.answer(sounds(folder, 0))
+    assert task.answer(sounds(folder, 0)) == one and len(loaded) == 1
+    task.config = task.config.model_copy(
+        update={"search": TranscriberSearch(language_model=language, language_weight=20.0, beams=30)}
+    )
+    assert task.answer(sounds(folder, 2))[0]["text"] in ("ab", "ba")
+
+
+def test_the_figure_is_of_the_answer(trained, folder, language):
+    [path] = sounds(folder, 2)
+    task = searching(trained, beams=30, language_model=language, language_weight=30.0)
+    [answer] = task.answer([path])
+    assert answer["text"] != trained.answer([path])[0]["text"]
+    above, below = task.draw(answer).axes
+    labels = [label.get_text() for label in below.get_yticklabels()]
+    assert above.get_title(loc="left") == answer["text"] and labels == [*answer["text"], "blank"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_rate_is_that_of_most_recordings(tmp_path, seed):
+    task, config = toy_config("transcriber", tmp_path, seed=seed)
+    [path] = config.data.paths
+    for k in range(15):
+        write_tones(tmp_path / "tones" / f"fast{k}.wav", "ab", random.Random(k))
+        samples = soundfile.read(tmp_path / "tones" / f"fast{k}.wav")[0]
+        soundfile.write(tmp_path / "tones" / f"fast{k}.wav", samples, 8000)
+    head, *rows = path.read_text().splitlines()
+    fast = [f"tones/fast{k}.wav\tab" for k in range(15)]
+    path.write_text("\n".join([head, *fast, *rows]) + "\n")
+    assert task.learn(config, task.read(config).train)["features"]["rate"] == 4000
+
+
 def test_language_models_that_do_not_fit_are_named(trained, folder, language, tmp_path):
-    with pytest.raises(ConfigError, match="run of the task transcriber: --language-model takes one of"):
+    with pytest.raises(RunError, match="run of the task transcriber: give one of the task language-model"):
         searching(trained, language_model=folder).answer(sounds(folder, 0))
     (tmp_path / "ab.txt").write_text("ab\nba\n" * 100)
     training = {"chunk_length": 12, "batch_size": 4, "max_epochs": 1}
@@ -207,7 +293,7 @@ def test_a_sound_of_length_zero_is_refused_when_it_is_asked_for(trained, tmp_pat
         trained.answer([tmp_path / "none.wav"])
 
 
-def test_words_are_tokens_too(tmp_path):
+def test_words_are_tokens_too(tmp_path, caplog):
     (tmp_path / "t").mkdir()
     rows = ["path\ttext"]
     for k in range(40):
@@ -215,12 +301,22 @@ def test_words_are_tokens_too(tmp_path):
         write_tones(tmp_path / "t" / f"{k}.wav", word, random.Random(k))
         rows.append(f"t/{k}.wav\t{word}")
     (tmp_path / "data.tsv").write_text("\n".join(rows) + "\n")
+    rows[-1] = rows[-1].replace("cd", "dc")  # a word that occurs once
+    (tmp_path / "data.tsv").write_text("\n".join(rows) + "\n")
     config = TranscriberConfig(
-        data={"paths": [tmp_path / "data.tsv"], "tokens": "word", "mels": 12, "normalise": False},
+        data={
+            "paths": [tmp_path / "data.tsv"],
+            "valid": [tmp_path / "data.tsv"],
+            "tokens": "word",
+            "mels": 12,
+            "normalise": False,
+        },
         model={"hidden": 16, "layers": 1, "dropout": 0.0, "band_masks": 0, "time_masks": 0},
         training={"max_epochs": 25, "batch_tokens": 250, "learning_rate": 0.02},
     )
-    TranscriberTask.train(config, tmp_path / "run", QUIET)
+    with caplog.at_level(logging.WARNING):
+        TranscriberTask.train(config, tmp_path / "run", QUIET)
+    assert "1 of 40 texts have words that occur once in training or not at all" in caplog.text
     task = throughtime.load(tmp_path / "run")
     assert task.features.mean.tolist() == [0] * 12
     answers = task.answer([tmp_path / "t" / "0.wav", tmp_path / "t" / "1.wav"])
@@ -261,6 +357,46 @@ def test_listen_writes_what_it_hears(one_way, folder, tmp_path):
     assert done.returncode == 2 and b"--no-bidirectional" in done.stderr
     done = command("listen", one_way, input=b"")
     assert done.returncode == 2 and b"there is no sound on standard input" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_listen_writes_its_end_at_ctrl_c(one_way):
+    [path] = sounds(one_way, 7)
+    samples = read_sound(one_way.parent / "tones" / "7.wav").samples
+    text = throughtime.load(one_way).answer([path])[0]["text"]
+    raw = (samples * 32768).astype("<i2").tobytes()
+    for options, end in ((("--json",), {"seconds": round(len(samples) / 4000, 3), "text": text}), ((), None)):
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "throughtime.cli.main",
+                "listen",
+                str(one_way),
+                "--rate",
+                "4000",
+                *options,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+        process.stdin.write(raw)
+        first = process.stdout.read(1)  # it has begun to hear
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+        out = (first + rest).decode()
+        assert process.returncode == 130 and b"stopped" in errors
+        assert json.loads(out.splitlines()[-1]) == end if options else out == text + "\n"
+
+
+def test_listen_takes_a_transcriber_and_plain_sound(one_way, language):
+    done = command("listen", language, input=b"")
+    assert done.returncode == 2 and b"is a run of the task language-model: give one of" in done.stderr
+    done = command("listen", one_way, input=b"fLaC" + bytes(100))
+    assert done.returncode == 2 and b"standard input is FLAC" in done.stderr and not done.stdout
 
 
 def test_predict_reads_a_file_and_draws(folder, tmp_path):

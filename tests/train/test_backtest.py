@@ -1,5 +1,7 @@
 """A backtest: errors forecast by forecast, and their means."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,17 @@ def test_an_error_that_is_nowhere_defined_is_left_out():
     found = backtest(flat)
     found.add(flat, 6, np.full((2, 1), 3.0))
     assert "mase" not in found.metrics and found.metrics["mse"] == 0
+
+
+def test_what_was_made_up_is_no_truth():
+    values = np.arange(12.0)[:, None] ** 2
+    made_up = np.isin(np.arange(12), [7])[:, None]
+    one = replace(series(values), made_up=made_up)
+    found = backtest(one)
+    found.add(one, 6, np.array([[35.0], [1000.0]]), np.full((5, 2, 1), 36.0))
+    assert found.metrics["mse"] == 1 and found.metrics["crps"] == 0
+    found.add(replace(one, made_up=~made_up), 8, np.zeros((2, 1)), np.zeros((5, 2, 1)))
+    assert found.metrics["mse"] == 1
 
 
 def test_forecasts_for_a_figure_are_of_different_series_or_times():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from throughtime.cli.output import messages
-from throughtime.errors import RunError
+from throughtime.tasks.table import load
 
 if TYPE_CHECKING:
     from throughtime.tasks.language_model import LanguageModelTask
@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 def load_language_model(run: Path) -> LanguageModelTask:
     """The language model of a run; raises `RunError` where the run is of another task."""
-    from throughtime.tasks.language_model import LanguageModelTask
-    from throughtime.tasks.table import load
-
-    task = load(run)
-    if not isinstance(task, LanguageModelTask):
-        raise RunError(f"{run} is a run of another task: give the folder of a language model")
+    task: LanguageModelTask = load(run, "language-model")
     return task
 
 

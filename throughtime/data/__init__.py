@@ -6,7 +6,8 @@ from throughtime.data.corpus import encode
 from throughtime.data.features import LogMel, LogMelStream
 from throughtime.data.pairs import Pairs, read_pairs
 from throughtime.data.recordings import Recordings, read_recordings
-from throughtime.data.series import Part, Roles, Series, read_long, read_rows, read_wide
+from throughtime.data.series import Part, Series
+from throughtime.data.series_tables import Roles, read_long, read_rows, read_wide
 from throughtime.data.spellings import Vocabulary, spell
 from throughtime.data.streams import Chunk, Streams
 from throughtime.data.tables import read_table

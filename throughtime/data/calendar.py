@@ -1,4 +1,4 @@
-"""What a calendar says of times: places in the day, the week, the year, as points of a circle."""
+"""What a calendar says of times: places in the day, the week, the year, and how steps go on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from throughtime.errors import DataError
 
 Cycle = Literal["hour", "weekday", "monthday", "yearday"]
+#: From one time to the next: a whole number, or seconds, or months.
+Step = np.int64 | np.timedelta64
 DAY = np.timedelta64(86400, "s")
 
 
@@ -28,29 +30,59 @@ def calendar(times: NDArray[Any], cycles: Sequence[Cycle]) -> Float[NDArray[np.f
     return np.stack([np.sin(angles), np.cos(angles)], -1).reshape(len(times), -1)
 
 
-def natural_cycles(times: NDArray[Any]) -> list[Cycle]:
+def natural_cycles(step: Step | None) -> list[Cycle]:
     """The cycles that steps of this size have several places in."""
-    if times.dtype.kind != "M" or len(times) < 2:
+    if not isinstance(step, np.timedelta64):
         return []
-    if times.dtype == np.dtype("datetime64[M]"):
-        return ["yearday"] if times[1] - times[0] < np.timedelta64(12, "M") else []
-    step = times[1] - times[0]
+    if in_months(step):
+        return ["yearday"] if step < np.timedelta64(12, "M") else []
     limits = {"hour": DAY, "weekday": 7 * DAY, "monthday": 28 * DAY, "yearday": 365 * DAY}
     return [each for each in get_args(Cycle) if step < limits[each]]
 
 
-def natural_season(times: NDArray[Any]) -> int:
-    """The steps after which series of such times usually repeat: a day, a week of days, a year; else 1."""
-    if times.dtype.kind != "M" or len(times) < 2:
+def natural_season(step: Step | None) -> int:
+    """The steps after which series usually repeat, the first of a day, a week, a year (52 weeks; 12 months)
+    that is several whole steps; else 1.
+    """
+    if not isinstance(step, np.timedelta64):
         return 1
-    step = times[1] - times[0]
-    if times.dtype == np.dtype("datetime64[M]"):
-        months = int(step.astype(np.int64))
-        return 12 // months if 12 % months == 0 else 1
-    for cycle, length in ((DAY, DAY), (7 * DAY, 7 * DAY), (365 * DAY, 364 * DAY)):
-        if step < cycle:
-            return round(length / step)
+    for length in [np.timedelta64(12, "M")] if in_months(step) else [DAY, 7 * DAY, 364 * DAY]:
+        if step < length and int(length / step) * step == length:
+            return int(length / step)
     return 1
+
+
+def in_months(step: Step | None) -> bool:
+    """Whether a step is so many months, which are not all as long."""
+    return isinstance(step, np.timedelta64) and np.datetime_data(step.dtype)[0] == "M"
+
+
+def day_of_month(times: NDArray[Any]) -> int | None:
+    """The day that all are of, at one time of day; None where there is none.
+
+    Months that are too short have their last one; it is 31 where all are the last of their months.
+    """
+    months, days = times.astype("datetime64[M]"), times.astype("datetime64[D]")
+    number, last = (days - months.astype("datetime64[D]")).astype(int) + 1, _lengths(months)
+    day = 31 if (number == last).all() else int(number.max())
+    same = (times - days == times[0] - days[0]).all() and (number == np.minimum(day, last)).all()
+    return day if same else None
+
+
+def moved(times: NDArray[Any], step: Step, numbers: NDArray[np.int64]) -> NDArray[Any]:
+    """The times so many steps after the last or, below 0, before it; months keep to their day."""
+    if not in_months(step):
+        return np.asarray(times[-1] + step * numbers)
+    months = times[-1].astype("datetime64[M]") + step * numbers
+    day = day_of_month(times)
+    assert day is not None
+    days = months.astype("datetime64[D]") + np.minimum(day, _lengths(months)) - 1
+    return np.asarray(days + (times[-1] - times[-1].astype("datetime64[D]")))
+
+
+def _lengths(months: NDArray[Any]) -> NDArray[np.int64]:
+    """The days of each month."""
+    return np.asarray(((months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(int))
 
 
 def _day(times: NDArray[Any]) -> NDArray[np.float64]:

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 BLOCK = 1 << 13
 #: Kinds of wav that hold plain samples.
 PLAIN = (0x0001, 0xFFFE)
+#: How files begin that are neither wav nor raw: what each is.
+OTHERS = {b"fLaC": "FLAC", b"OggS": "Ogg", b"RF64": "RF64", b"ID3": "MP3", b"FORM": "AIFF"}
 
 
 def read_pcm(stream: BufferedReader, rate: int) -> tuple[int, Iterator[Float[NDArray[np.float32], "N"]]]:
@@ -28,9 +30,13 @@ def read_pcm(stream: BufferedReader, rate: int) -> tuple[int, Iterator[Float[NDA
     A wav says itself how many channels and samples a second it has, of several channels the mean is taken.
     Everything else is raw: one channel of signed 16-bit numbers, the low byte first, `rate` of them a second.
 
-    Raises `DataError` for a wav of anything but 16-bit samples.
+    Raises `DataError` for a wav of anything but 16-bit samples, and for a file of another kind.
     """
     head = stream.read(12)
+    for magic, kind in OTHERS.items():
+        if head.startswith(magic):
+            decoder = "flac -dc" if kind == "FLAC" else "ffmpeg -i FILE -f wav -"
+            raise DataError(f"standard input is {kind}: decode it first, as with {decoder}")
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         return rate, _samples(stream, head, 1, None)
     rate, channels, size = _read_head(stream)

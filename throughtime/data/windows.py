@@ -8,14 +8,14 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from throughtime.data.batches import ExampleBatch
 from throughtime.data.calendar import Cycle, calendar
 from throughtime.data.scaling import Scaling
-from throughtime.data.series import Floats, Part, Series, next_times
+from throughtime.data.series import Floats, Part, Series
 from throughtime.errors import DataError, RunError
 
 Indices = NDArray[np.int64]
@@ -39,6 +39,7 @@ class WindowBatch(ExampleBatch):
     before    [B, 2, C]  the two values before the first step, or the first one where there are none.
     values    [B, T, C]  NaN where there is none. These three are less the centre.
     base      [B, T, C]  what a forecast is relative to, less the centre; zeros where that is the step before.
+    missing   [B, T, C]  where a value was made up for one that was missing, and is no truth to learn.
     scale     [B, C]     the unit.
     centre    [B, C]     in 64 bits.
     contexts  [B]        steps of the context.
@@ -48,6 +49,7 @@ class WindowBatch(ExampleBatch):
     before: Float[Tensor, "B 2 C"]
     values: Float[Tensor, "B T C"]
     base: Float[Tensor, "B T C"]
+    missing: Bool[Tensor, "B T C"]
     scale: Float[Tensor, "B C"]
     centre: Float[Tensor, "B C"]
     contexts: Int[Tensor, "B"]
@@ -144,6 +146,8 @@ class Windows:
         self.begins = self.ends - [len(one) for one in series]
         parts = statistics.parts
         self.values = np.concatenate([one.values for one in series])
+        self._missing = np.concatenate([one.made_up for one in series])
+        self._last, self._next = _nearest(~self._missing)
         self._past = np.concatenate([parts["past"].encode(one.past) for one in series])
         self._known = np.concatenate([self._known_of(one) for one in series])
 
@@ -159,15 +163,19 @@ class Windows:
         inside = np.minimum(rows, end[:, None] - 1)
         real = rows < np.minimum(at + framing.horizon, end)[:, None]
         values = np.where(real[..., None], self.values[inside], np.nan)
-        seen = np.where((rows < at[:, None])[..., None], values, np.nan)
-        before = self.values[np.maximum(first[:, None] - [2, 1], begin[:, None])]
+        past = (rows < at[:, None])[..., None]
+        values = np.where(past, self._known_at(inside, at), values)
+        seen = np.where(past, values, np.nan)
+        before = self._known_at(np.maximum(first[:, None] - [2, 1], begin[:, None]), at)
         centre, scale = self._centre(seen), self._scale(seen, before)
         lagged = [self._lagged(lag, rows, at, begin) for lag in framing.lags]
         base = np.zeros_like(values)
         if framing.relative == "season":
             base = self._lagged(framing.season, rows, at, begin) - centre[:, None]
         elif framing.relative == "velocity":
-            last, older = self.values[at - 1], self.values[np.maximum(at - 2, begin)]
+            older, last = np.moveaxis(
+                self._known_at(np.maximum(at[:, None] - [2, 1], begin[:, None]), at), 1, 0
+            )
             base = (last - centre)[:, None] + (rows - at[:, None] + 1)[..., None] * (last - older)[:, None]
         shown = [(each - centre[:, None]) / scale[:, None] for each in lagged]
         inputs = [*shown, self._known[inside], self._past_of(rows, at, begin)]
@@ -181,6 +189,7 @@ class Windows:
             before=_tensor(before - centre[:, None]),
             values=_tensor(values - centre[:, None]),
             base=_tensor(base),
+            missing=torch.from_numpy(self._missing[inside]),
             scale=_tensor(scale),
             centre=torch.from_numpy(centre),
             contexts=torch.from_numpy(contexts),
@@ -201,7 +210,17 @@ class Windows:
     def _lagged(self, lag: int, rows: Indices, at: Indices, begin: Indices) -> Floats:
         """The values a lag, or several, before each step: the first value where the series is not so old."""
         ahead = np.maximum(rows - at[:, None] + 1, 1)
-        return self.values[np.maximum(rows - lag * -(-ahead // lag), begin[:, None])]
+        return self._known_at(np.maximum(rows - lag * -(-ahead // lag), begin[:, None]), at)
+
+    def _known_at(self, rows: Indices, at: Indices) -> Floats:
+        """The values of steps as they are known at the origin.
+
+        What was made up between two values, the second of which is not known yet, is the first of them.
+        """
+        if not self._missing.any():
+            return self.values[rows]
+        held = np.take_along_axis(self.values, self._last, 0)
+        return np.where(self._next[rows] >= at[:, None, None], held[rows], self.values[rows])
 
     def _centre(self, seen: Floats) -> Floats:
         kind = self.framing.centre
@@ -292,18 +311,20 @@ def with_future(series: Series, horizon: int) -> Series:
             f"{series.place}: {name} needs numbers of what is known before for the {horizon} steps after "
             f"{series.times[now - 1]}: give rows with the targets left empty"
         )
-    more = max(end - len(series), 0)
-    longer: dict[str, Any] = {
-        part: np.pad(getattr(series, part), ((0, more), (0, 0)), constant_values=np.nan)
-        for part in ("values", "known", "past")
-    }
-    times = np.concatenate([series.times, next_times(series.times, more)]) if more else series.times
-    return replace(series, times=times, **longer).cut(0, end)
+    return series.longer(max(end - len(series), 0)).cut(0, end)
 
 
 def grouped(origins: Sequence[Origin], rows: int) -> Iterator[list[int]]:
     """The numbers of all origins, so many at a time."""
     return (list(range(k, min(k + rows, len(origins)))) for k in range(0, len(origins), rows))
+
+
+def _nearest(there: NDArray[np.bool_]) -> tuple[Indices, Indices]:
+    """Of each number the place of the last and of the next one in its column that is there, or itself."""
+    places = np.arange(len(there))[:, None]
+    last = np.maximum.accumulate(np.where(there, places, 0), 0)
+    following = np.minimum.accumulate(np.where(there, places, len(there))[::-1], 0)[::-1]
+    return last, following
 
 
 def _tensor(array: Floats) -> Tensor:

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from throughtime.decode.sampling import StepFunction
-from throughtime.decode.sequences import SelectFunction
 from throughtime.errors import ConfigError, ShapeError
 
-#: Makes one state of several, their rows one after the other.
-JoinFunction = Callable[[Sequence[Any]], Any]
+#: Takes the last tokens [R] of R beginnings, which may differ in length, and the state of each; returns
+#: log-probabilities [R, C] and the states after.
+FusionStep = Callable[[Tensor, Sequence[Any]], tuple[Tensor, Sequence[Any]]]
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,13 @@ class Transcript:
 class Fusion:
     """A language model that a search asks: shallow fusion.
 
-    step     takes the last tokens [R] and a state; returns log-probabilities [R, C] and the state after. In
-             the column of the blank stands the log-probability that the text ends there.
-    select   takes rows of a state, join makes one state of several.
-    first    log-probabilities [C] of the first token, and `begin` the state before it, of one row.
+    step     reads a token of each beginning. In the column of the blank stands the log-probability that the
+             text ends there.
+    first    log-probabilities [C] of the first token, and `begin` the state before it.
     weight   what its log-probabilities are multiplied by.
     """
 
-    step: StepFunction
-    select: SelectFunction
-    join: JoinFunction
+    step: FusionStep
     first: Float[Tensor, "C"]
     begin: Any
     weight: float = 1.0
@@ -139,28 +135,31 @@ def prefix_beam_search(
     n_best: int = 1,
     fusion: Fusion | None = None,
     length_bonus: float = 0.0,
-    banned: Sequence[int] = (),
 ) -> list[Transcript]:
     """The outputs that score best, the best first (Hannun, Maas, Jurafsky & Ng 2014):
 
         score(y) = log p(y | x) + weight log p_language(y) + length_bonus |y|
 
     Step by step the `beams` best beginnings are kept, each with the probability of all its alignments so far
-    that end in a blank, and of those that do not; beginnings that become equal are one. With as many beams
-    as there are beginnings the result is exact.
+    that end in a blank, and of those that do not; beginnings that become equal are one. Those that are left
+    at the end are scored anew, over the alignments too whose beginnings were not kept. With as many beams as
+    there are beginnings the result is exact.
 
     length_bonus  added for each token; a language model makes outputs short, and this makes up for it.
-    banned        classes that are never put out.
 
     Raises `ConfigError` for an option that cannot be, `ShapeError` for log-probabilities with NaN.
     """
     if beams < 1 or n_best < 1:
         raise ConfigError(f"beams and n_best must be 1 or more, got {beams} and {n_best}")
     _check(log_probs)
-    search = _Search(log_probs.shape[1], blank, max(beams, n_best), fusion, length_bonus, banned)
+    search = _Search(log_probs.shape[1], blank, max(beams, n_best), fusion, length_bonus)
     for row in log_probs.double().numpy():
         search.advance(row)
-    return [Transcript(y, sequence_log_prob(log_probs, y, blank), score) for y, score in search.best(n_best)]
+    found = []
+    for tokens, fused in search.ends():
+        log_prob = sequence_log_prob(log_probs, tokens, blank)
+        found.append(Transcript(tokens, log_prob, log_prob + fused))
+    return sorted(found, key=lambda each: -each.score)[:n_best]
 
 
 @dataclass
@@ -186,11 +185,10 @@ class _Search:
         beams: int,
         fusion: Fusion | None,
         length_bonus: float,
-        banned: Sequence[int],
     ) -> None:
         self.blank, self.beams, self.fusion, self.length_bonus = blank, beams, fusion, length_bonus
         self.closed = np.zeros(classes)  # what may not follow anything
-        self.closed[[blank, *banned]] = -np.inf
+        self.closed[blank] = -np.inf
         language, state = np.zeros(classes), None
         if fusion is not None:
             language, state = _weighted(fusion.first[None], fusion.weight)[0], fusion.begin
@@ -245,17 +243,15 @@ class _Search:
         if self.fusion is None or not made:
             return made
         fusion = self.fusion
-        log_probs, state = fusion.step(torch.tensor(tokens), fusion.join([prefix.state for prefix in made]))
-        for k, (prefix, row) in enumerate(zip(made, _weighted(log_probs, fusion.weight), strict=True)):
-            prefix.language, prefix.state = row, fusion.select(state, torch.tensor([k]))
+        log_probs, states = fusion.step(torch.tensor(tokens), [prefix.state for prefix in made])
+        rows = _weighted(log_probs, fusion.weight)
+        for prefix, row, state in zip(made, rows, states, strict=True):
+            prefix.language, prefix.state = row, state
         return made
 
-    def best(self, count: int) -> list[tuple[list[int], float]]:
-        """The best beginnings as whole outputs, with their scores."""
-        ends = [prefix.fused + prefix.language[self.blank] for prefix in self.prefixes]
-        scores = np.logaddexp(self.ends_blank, self.ends_token) + ends
-        order = np.argsort(-scores, kind="stable")[:count]
-        return [(list(self.prefixes[k].tokens), float(scores[k])) for k in order]
+    def ends(self) -> list[tuple[list[int], float]]:
+        """The beginnings as whole outputs, and what language and bonus say of each."""
+        return [(list(p.tokens), p.fused + float(p.language[self.blank])) for p in self.prefixes]
 
 
 def _weighted(log_probs: Float[Tensor, "R C"], weight: float) -> Float[NDArray[np.float64], "R C"]:

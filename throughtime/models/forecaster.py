@@ -36,6 +36,10 @@ class Windows(Protocol):
         """The values [B, T, C]; NaN where there is none."""
 
     @property
+    def missing(self) -> Tensor:
+        """Where a value is made up, and none to learn [B, T, C]."""
+
+    @property
     def base(self) -> Tensor:
         """What forecasts are relative to [B, T, C]."""
 
@@ -108,13 +112,14 @@ class Forecaster(nn.Module):
         """What the values of the horizon cost; windows begin anew, and `state` is not read."""
         places = self._places(batch)
         values, scale = _take(batch.values, places), batch.scale[:, None]
+        truth = _take(batch.values.masked_fill(batch.missing, torch.nan), places)
         if self.training and self.scheduled_sampling:
             features, base = self._sampled(batch, values)
         else:
             y, _ = self.recurrence(self._inputs(batch), lengths=batch.contexts + self.horizon)
             features = _take(y, places)
             base = _take(self._previous(batch) if self.previous else batch.base, places)
-        return self.head.loss(self.drop(features), values, base, scale.expand_as(values))
+        return self.head.loss(self.drop(features), truth, base, scale.expand_as(truth))
 
     @torch.no_grad()
     def points(self, batch: Windows) -> Float[Tensor, "B H C"]:

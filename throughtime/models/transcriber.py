@@ -75,6 +75,7 @@ class Transcriber(nn.Module):
     dropout     on u, between layers and on h.
     band_masks, band_width, time_masks, time_width
                 what `spec_augment` hides in training.
+    unknown     the class for what was never seen: it is trained as any other, and is never put out.
 
     The other options are those of `Recurrent`. Raises `ConfigError` for options that do not fit each other.
     """
@@ -98,8 +99,10 @@ class Transcriber(nn.Module):
         band_width: int = 8,
         time_masks: int = 0,
         time_width: int = 25,
+        unknown: int | None = None,
     ) -> None:
         super().__init__()
+        self.unknown = unknown
         check_sizes(features=features, hidden=hidden)
         if bidirectional and hidden % 2:
             raise ConfigError(f"hidden is shared by two directions and must be even, got {hidden}")
@@ -135,7 +138,15 @@ class Transcriber(nn.Module):
     def log_probs(self, batch: Sounds) -> tuple[Float[Tensor, "B S C"], Int[Tensor, "B"]]:
         """The log-probability of every class at every step, and how many steps each row has."""
         features, lengths = self.features(batch)
-        return self.head.log_probs(features), lengths
+        return self.log_probs_of(features), lengths
+
+    @torch.no_grad()
+    def log_probs_of(self, features: Float[Tensor, "B S H"]) -> Float[Tensor, "B S C"]:
+        """The same of what `features` returned; -inf for the unknown class."""
+        log_probs = self.head.log_probs(features)
+        if self.unknown is not None:
+            log_probs[..., self.unknown] = -torch.inf
+        return log_probs
 
     @torch.no_grad()
     def vectors(self, batch: Sounds) -> Float[Tensor, "B H"]:
@@ -169,4 +180,4 @@ class Transcriber(nn.Module):
         """
         x, before = self.subsampling(frames, state.before)
         features, recurrent = self.recurrence(x, state.recurrent)
-        return self.head.log_probs(features), ListenerState(before, recurrent)
+        return self.log_probs_of(features), ListenerState(before, recurrent)

@@ -16,11 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from throughtime.config import ChoiceConfig, Config
 from throughtime.data.calendar import natural_cycles, natural_season
-from throughtime.data.series import (
-    Floats,
-    Part,
-    Series,
-)
+from throughtime.data.series import Floats, Part, Series
 from throughtime.data.windows import (
     Centre,
     Framing,
@@ -171,6 +167,7 @@ class ForecasterTask(Task[Part, Encoded]):
         model = config.model
         try:
             self.targets: list[str] = list(processor["targets"])
+            self.step: str = processor["step"]
             self.statistics = Statistics.from_json(processor["statistics"])
             self.framing = Framing(
                 context=processor["context"],
@@ -218,11 +215,11 @@ class ForecasterTask(Task[Part, Encoded]):
         if before is not None:
             return {
                 name: before[name]
-                for name in ("targets", "statistics", "season", "cycles", "lags", "context")
+                for name in ("targets", "statistics", "step", "season", "cycles", "lags", "context")
             }
         data, model = config.data, config.model
-        times = train.series[0].times
-        season = data.season or natural_season(times)
+        step = train.series[0].step
+        season = data.season or natural_season(step)
         constant = [one for one in train.series if (np.ptp(one.values, axis=0) == 0).all()]
         if constant:
             logger.warning(
@@ -235,8 +232,9 @@ class ForecasterTask(Task[Part, Encoded]):
         return {
             "targets": list(target_names(data, train)),
             "statistics": Statistics.fit(train.series).to_json(),
+            "step": str(step),
             "season": season,
-            "cycles": natural_cycles(times) if data.calendar is None else list(data.calendar),
+            "cycles": natural_cycles(step) if data.calendar is None else list(data.calendar),
             "lags": _lags(config, season),
             "context": model.context or 2 * max(season, model.horizon),
         }
@@ -336,7 +334,15 @@ class ForecasterTask(Task[Part, Encoded]):
         ]
 
     def _read(self, paths: Paths) -> list[Series]:
-        return read_series(self.config.data, paths, self._counts)
+        """The series of files; raises `DataError` where their steps are not those of the training."""
+        series = read_series(self.config.data, paths, self._counts)
+        for one in series:
+            if one.step is not None and str(one.step) != self.step:
+                raise DataError(
+                    f"{one.place}: {one.name or 'the series'} has steps of {one.step}, and the model learned "
+                    f"from steps of {self.step}: give series of those"
+                )
+        return series
 
     @property
     def _counts(self) -> bool:

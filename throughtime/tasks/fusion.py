@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,18 +17,6 @@ from throughtime.tasks.language_model import LanguageModelTask
 LINE_END = "\n"
 
 
-def load_language(folder: Path) -> LanguageModelTask:
-    """The language model of a run; raises `ConfigError` where it is a run of another task."""
-    from throughtime.tasks.table import load
-
-    task = load(folder)
-    if not isinstance(task, LanguageModelTask):
-        raise ConfigError(
-            f"{folder} is a run of the task {task.config.task}: --language-model takes one of language-model"
-        )
-    return task
-
-
 def fuse(language: LanguageModelTask, tokeniser: Tokeniser, weight: float) -> Fusion:
     """The language model over the tokens of `tokeniser`, as a search reads it.
 
@@ -40,9 +28,15 @@ def fuse(language: LanguageModelTask, tokeniser: Tokeniser, weight: float) -> Fu
     device = next(language.model.parameters()).device
 
     @torch.no_grad()
-    def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        log_probs, state = language.model.step(columns[tokens].to(device), state)
-        return log_probs.cpu()[:, columns], state
+    def step(tokens: Tensor, states: Sequence[State]) -> tuple[Tensor, Sequence[State]]:
+        log_probs, after = torch.empty(len(tokens), len(columns)), list(states)
+        for rows in _alike(states):
+            joined = join_rows([states[row] for row in rows])
+            found, joined = language.model.step(columns[tokens[rows]].to(device), joined)
+            log_probs[rows] = found.cpu()[:, columns]
+            for k, row in enumerate(rows):
+                after[row] = select_rows(joined, [k])
+        return log_probs, after
 
     @torch.no_grad()
     def begin() -> tuple[Tensor, State]:
@@ -52,7 +46,15 @@ def fuse(language: LanguageModelTask, tokeniser: Tokeniser, weight: float) -> Fu
         return log_probs.cpu()[0, columns], state
 
     first, state = begin()
-    return Fusion(step, select_rows, join_rows, first, state, weight)
+    return Fusion(step, first, state, weight)
+
+
+def _alike(states: Sequence[State]) -> list[list[int]]:
+    """The rows whose states have one shape: that of a transformer grows with what it has read."""
+    groups: dict[tuple[torch.Size, ...], list[int]] = {}
+    for row, state in enumerate(states):
+        groups.setdefault(tuple(value.shape for values in state for value in values), []).append(row)
+    return list(groups.values())
 
 
 def _columns(language: Tokeniser, tokeniser: Tokeniser) -> list[int]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from throughtime.data.audio import Converter
 from throughtime.data.features import LogMel, LogMelStream
-from throughtime.data.tokens import UNKNOWN
 from throughtime.decode.ctc import collapse
 from throughtime.heads.ctc import BLANK
 from throughtime.models.transcriber import Transcriber
@@ -59,7 +58,6 @@ class Listener:
         if len(frames):
             frames = frames[None].to(self._state.before.device)
             log_probs, self._state = self._model.advance(frames, self._state)
-            log_probs[..., UNKNOWN] = -torch.inf
             tokens, self._last = collapse(log_probs[0].argmax(-1).tolist(), BLANK, self._last)
             if tokens:
                 self._tokens += tokens

@@ -13,17 +13,8 @@ from pydantic import Field, model_validator
 
 from throughtime.data.calendar import Cycle
 from throughtime.data.columns import Table
-from throughtime.data.series import (
-    Missing,
-    Part,
-    Roles,
-    Series,
-    joined,
-    read_long,
-    read_rows,
-    read_wide,
-    split_time,
-)
+from throughtime.data.series import Part, Series, joined, split_time
+from throughtime.data.series_tables import Missing, Roles, read_long, read_rows, read_wide
 from throughtime.data.split import hold_out
 from throughtime.data.tables import read_table
 from throughtime.errors import ConfigError, DataError

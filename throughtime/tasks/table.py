@@ -55,10 +55,11 @@ def find_task(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def load(folder: str | Path) -> Any:
+def load(folder: str | Path, wanted: str | None = None) -> Any:
     """The trained task in the folder of a run, ready to use.
 
-    Raises `RunError` where the folder is not a run, or something in it is damaged.
+    Raises `RunError` where the folder is not a run, something in it is damaged, or it is a run of another
+    task than the `wanted` one.
     """
     run = Run.open(Path(folder))
     try:
@@ -67,4 +68,6 @@ def load(folder: str | Path) -> Any:
         raise RunError(f"{run.config} is damaged: {error}") from None
     if name not in TASKS:
         raise RunError(f'{run.config} is damaged: it names the task "{name}"; there are {", ".join(TASKS)}')
+    if wanted not in (None, name):
+        raise RunError(f"{folder} is a run of the task {name}: give one of the task {wanted}")
     return find_task(name).load(run)

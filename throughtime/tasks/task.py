@@ -47,10 +47,10 @@ Paths = tuple[Path, ...]
 MAY_CHANGE = {"paths", "valid", "test", "folder", *TrainingConfig.model_fields} - {"optimizer", "seed"}
 #: Options that decide what the inputs and answers of a model are.
 READING = (
-    *("tokens", "columns", "kmer_length", "lower", "multi_label", "scheme"),
+    *("tokens", "columns", "kmer_length", "lower", "multi_label", "scheme", "size"),
     *("targets", "known", "past", "static", "calendar", "season", "positions"),
     *("context", "lags", "centre", "scale", "relative", "horizons"),
-    *("rate", "mels", "normalise", "size", "every"),
+    *("rate", "mels", "normalise", "every"),
 )
 #: What a nat of loss weighs where the best weights are chosen: it decides between equals alone.
 TIE = 1e-6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +28,11 @@ from throughtime.decode.ctc import Fusion, Transcript, align, greedy_search, pre
 from throughtime.errors import DataError, RunError
 from throughtime.heads.ctc import BLANK, shortest
 from throughtime.models.transcriber import Transcriber
-from throughtime.tasks.fusion import fuse, load_language
+from throughtime.tasks.fusion import fuse
 from throughtime.tasks.listener import Listener
+from throughtime.tasks.table import load
 from throughtime.tasks.task import Corpus, DataConfig, Paths, Report, Task, check_cell, divide
+from throughtime.tasks.transcript import draw_heard, word_times
 from throughtime.train.config import ExampleTraining
 from throughtime.train.metrics import Metrics
 from throughtime.train.transcription import transcription_metrics
@@ -57,7 +60,8 @@ class RecordingsConfig(DataConfig):
     rate: int | None = Field(
         None,
         ge=1000,
-        description="Samples a second that sounds are brought to; as the first has if not given.",
+        description="Samples a second that sounds are brought to; as most training recordings have "
+        "if not given, of equally many the higher.",
     )
     mels: int = Field(40, ge=1, description="Bands of the mel scale in a frame.")
     normalise: bool = Field(
@@ -170,7 +174,10 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
             raise RunError("the description of the features is damaged: there is none")
         self.features = LogMel.from_json(features)
         options = config.model.model_dump()
-        self.model: Transcriber = Transcriber(self.features.mels, self.tokeniser.size, **options)
+        self.model: Transcriber = Transcriber(
+            self.features.mels, self.tokeniser.size, unknown=UNKNOWN, **options
+        )
+        self._language: tuple[tuple[Path, float], Fusion] | None = None  # kept from answer to answer
 
     @classmethod
     def read(cls, config: TranscriberConfig) -> Corpus[Recordings]:
@@ -187,7 +194,7 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
         if before is not None:  # its weights were trained on features of this scale
             tokeniser = tokeniser_from_json(before["tokeniser"]).grown(tokeniser)
             return {"tokeniser": tokeniser.to_json(), "features": before["features"]}
-        features = LogMel(train.files[0].rate if data.rate is None else data.rate, data.mels)
+        features = LogMel(_usual_rate(train) if data.rate is None else data.rate, data.mels)
         if data.normalise:
             statistics = BandStatistics(data.mels)
             for file in train.files:
@@ -265,10 +272,14 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
 
     def _warn_of_unknown(self, part: Recordings, targets: Sequence[Ids]) -> None:
         if unseen := [k for k, ids in enumerate(targets) if (ids == UNKNOWN).any()]:
+            word = self.tokeniser.kind == "word"
             logger.warning(
-                "%d of %d texts have tokens that training never saw, as %s: they are never written",
+                "%d of %d texts have %s, as %s: they are never written",
                 len(unseen),
                 len(part),
+                "words that occur once in training or not at all"
+                if word
+                else "tokens that training never saw",
                 part.places[unseen[0]],
             )
 
@@ -281,14 +292,16 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
 
         The figure is of the first recording.
         """
-        draw = partial(self._draw, part.recordings.files[0].path)
-        return Report(self._metrics(part, self.config.search), figures={"transcript": draw})
+        metrics, texts = self._measured(part, self.config.search)
+        draw = partial(self._draw, part.recordings.files[0].path, texts[0])
+        return Report(metrics, figures={"transcript": draw})
 
     def validate(self, part: EncodedRecordings) -> Metrics:
         """The same by greedy search."""
-        return self._metrics(part, TranscriberSearch())
+        return self._measured(part, TranscriberSearch())[0]
 
-    def _metrics(self, part: EncodedRecordings, search: TranscriberSearch) -> Metrics:
+    def _measured(self, part: EncodedRecordings, search: TranscriberSearch) -> tuple[Metrics, list[str]]:
+        """The metrics, and what was heard in each recording."""
         total, count, fusion = 0.0, 0, self._fusion(search)
         outputs = [""] * len(part.recordings)
         for rows in by_length(part.frames, FRAMES):
@@ -300,10 +313,11 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
                     *(each[fits] for each in (features, batch.targets, lengths, batch.target_lengths))
                 )
                 total, count = total + loss.total.item(), count + loss.count
-            log_probs = self._possible(self.model.head.log_probs(features))
+            log_probs = self.model.log_probs_of(features).cpu()
             for row, each, length in zip(rows, log_probs, lengths.tolist(), strict=True):
                 outputs[row] = self.text(_search(each[:length], search, fusion)[0].tokens)
-        return {"loss": total / max(count, 1)} | transcription_metrics(outputs, part.recordings.texts)
+        metrics = transcription_metrics(outputs, part.recordings.texts)
+        return {"loss": total / max(count, 1)} | metrics, outputs
 
     def quality(self, metrics: Metrics) -> float:
         """1 - CER: characters say something earlier in training than words."""
@@ -341,7 +355,7 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
                 "input": str(inputs[k]),
                 "text": self.text(best.tokens),
                 "log_prob": best.log_prob,
-                "words": self._words(best.tokens, align(log_probs, best.tokens, BLANK)),
+                "words": self._words(best.tokens, log_probs),
             }
             if search.n_best > 1:
                 answer["n_best"] = [
@@ -363,7 +377,7 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
 
     def draw(self, answer: dict[str, Any]) -> Figure:
         """The log-mel picture, and the probability of each token of the answer at each step."""
-        return self._draw(Path(answer["input"]))
+        return self._draw(Path(answer["input"]), answer["text"])
 
     def stream(self, rate: int | None = None) -> Listener:
         """What listens to a sound that comes in piece by piece, `rate` samples a second.
@@ -412,34 +426,25 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
         """The log-probabilities of each sound, with its place among them."""
         for rows, batch in self._sound_batches(sounds):
             log_probs, lengths = self.model.log_probs(batch)
-            for row, each, length in zip(rows, self._possible(log_probs), lengths.tolist(), strict=True):
+            for row, each, length in zip(rows, log_probs.cpu(), lengths.tolist(), strict=True):
                 yield row, each[:length]
-
-    def _possible(self, log_probs: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        """The log-probabilities on the processor; that of the unknown token, never written, at -inf."""
-        return log_probs.cpu().index_fill(-1, torch.tensor([UNKNOWN]), -torch.inf)
 
     def _fusion(self, search: TranscriberSearch) -> Fusion | None:
         if search.language_model is None:
             return None
-        return fuse(load_language(search.language_model), self.tokeniser, search.language_weight)
+        key = (search.language_model, search.language_weight)
+        if self._language is None or self._language[0] != key:
+            language = load(search.language_model, "language-model")
+            self._language = key, fuse(language, self.tokeniser, search.language_weight)
+        return self._language[1]
 
-    def _words(self, tokens: Sequence[int], steps: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """The words of a transcript with the seconds in which their tokens stand."""
-        words: list[dict[str, Any]] = []
-        goes_on = False
-        for piece, (start, stop) in zip(self.tokeniser.pieces(tokens), steps, strict=True):
-            text = piece.strip()
-            if text and goes_on and not piece[0].isspace():
-                words[-1]["word"] += text
-                words[-1]["end"] = self._seconds(stop)
-            elif text:
-                words.append({"word": text, "start": self._seconds(start), "end": self._seconds(stop)})
-            goes_on = bool(text)
-        return words
-
-    def _seconds(self, step: int) -> float:
-        return round(self.features.seconds(step * self.config.model.subsampling), 3)
+    def _words(self, tokens: Sequence[int], log_probs: Float[Tensor, "S C"]) -> list[dict[str, Any]]:
+        factor = self.config.model.subsampling
+        spans = [
+            (self.features.seconds(start * factor), self.features.seconds(stop * factor))
+            for start, stop in align(log_probs, tokens, BLANK)
+        ]
+        return word_times(self.tokeniser.pieces(tokens), spans)
 
     def _batch(self, sounds: Sequence[Tensor], targets: Sequence[Ids], number: int) -> SoundBatch:
         padded, target_lengths = pad(targets)
@@ -451,29 +456,20 @@ class TranscriberTask(Task[Recordings, EncodedRecordings]):
             target_lengths=target_lengths,
         )
 
-    def _draw(self, path: Path) -> Figure:
-        from throughtime.train.spectrogram import draw_transcript
-
+    def _draw(self, path: Path, text: str) -> Figure:
         frames = self._sound(path)
         [(_, log_probs)] = self._heard([frames])
-        tokens = greedy_search(log_probs).tokens
-        shown = list(dict.fromkeys(tokens))
-        return draw_transcript(
-            frames,
-            log_probs[:, [*shown, BLANK]].exp(),
-            [*(self._label(token) for token in shown), "blank"],
-            seconds=self.features.seconds(len(frames)),
-            highest=self.features.rate / 2,
-            title=self.text(tokens) or "(nothing heard)",
-        )
-
-    def _label(self, token: int) -> str:
-        text = self.tokeniser.decode([token])
-        return text.strip() or "space"
+        return draw_heard(frames, log_probs, text, self.tokeniser, self.features)
 
 
 def _read(data: RecordingsConfig, paths: Paths) -> Recordings:
     return read_recordings(paths, data.input, data.target)
+
+
+def _usual_rate(recordings: Recordings) -> int:
+    """That of most recordings, of equally many the highest: their order and the draw hardly matter."""
+    counts = Counter(file.rate for file in recordings.files)
+    return max(counts, key=lambda rate: (counts[rate], rate))
 
 
 def _frames(sound: Sound, features: LogMel) -> Float[Tensor, "T M"]:
@@ -492,5 +488,4 @@ def _search(
         n_best=search.n_best,
         fusion=fusion,
         length_bonus=search.length_bonus,
-        banned=[UNKNOWN],
     )

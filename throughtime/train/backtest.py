@@ -67,8 +67,11 @@ class Backtest:
         """A forecast of the steps from `step` on, which is kept for the figure if it is to `show`."""
         horizon, context = self.framing.horizon, self.framing.context
         true, past = series.values[step : step + horizon], series.values[:step]
+        true = np.where(series.made_up[step : step + horizon], np.nan, true)
         if show:
             self.shown.append(Forecast(series, step, point, paths))
+        if np.isnan(true).all():
+            return
         self._errors.setdefault("model", []).append(
             self._of_point(true, point, past) | ({} if paths is None else self._of_paths(true, paths))
         )
@@ -113,30 +116,35 @@ class Backtest:
         }
 
     def _of_point(self, true: Floats, point: Floats, past: Floats) -> Metrics:
+        """Errors over the steps whose value is known, and of a path over whole ones."""
+        there = ~np.isnan(true)
         by_target = [
-            point_metrics(true[:, k], point[:, k], past[:, k], self.framing.season)
-            for k in range(true.shape[1])
+            point_metrics(true[rows, k], point[rows, k], past[:, k], self.framing.season)
+            for k, rows in enumerate(there.T)
+            if rows.any()
         ]
         found = {key: _mean([each[key] for each in by_target]) for key in by_target[0]}
-        scaled = (true - point) / self.deviation
+        scaled = ((true - point) / self.deviation)[there]
         found |= {"mse_scaled": float((scaled**2).mean()), "mae_scaled": float(np.abs(scaled).mean())}
-        return displacement(true, point) | found if self.framing.positions else found
+        return displacement(true, point) | found if self.framing.positions and there.all() else found
 
     def _of_paths(self, true: Floats, paths: Floats) -> Metrics:
-        targets = range(true.shape[1])
-        found = {"crps": float(np.mean([crps(true[:, k], paths[..., k]) for k in targets]))}
+        there = ~np.isnan(true)
+        known = [(true[rows, k], paths[:, rows, k]) for k, rows in enumerate(there.T) if rows.any()]
+        found = {"crps": _mean([crps(*each) for each in known])}
         for share in INTERVALS:
-            covered = [coverage(true[:, k], paths[..., k], share) for k in targets]
-            found[f"coverage_{share:.0%}".rstrip("%")] = float(np.mean(covered))
-        if self.framing.positions:
+            covered = [coverage(*each, share) for each in known]
+            found[f"coverage_{share:.0%}".rstrip("%")] = _mean(covered)
+        if self.framing.positions and there.all():
             some = paths[:BEST_OF]
             found[f"ade_best_of_{len(some)}"] = min(displacement(true, path)["ade"] for path in some)
         return found
 
     def _mean(self, name: str) -> Metrics:
         """Means over the forecasts; an error that is nowhere defined is left out."""
-        errors = self._errors[name]
-        means = {key: _mean([each[key] for each in errors]) for key in errors[0]}
+        errors = self._errors.get(name, [])
+        keys = dict.fromkeys(key for each in errors for key in each)
+        means = {key: _mean([each[key] for each in errors if key in each]) for key in keys}
         return {key: mean for key, mean in means.items() if not np.isnan(mean)}
 
 
