@@ -177,12 +177,12 @@ flickr-baselines() {
 }
 
 moving() { # TASK OPTIONS: clips of moving shapes
-  [ -e moving ] || $throughtime world moving --scenes 0 --clips 3000 --size 32
+  [ -e moving ] || $throughtime world moving --scenes 0 --clips 4000 --size 32
   [ -e moving-test ] || $throughtime world moving-test --scenes 0 --clips 500 --size 32 --seed 1
   train "$1" "$2" moving/clips.jsonl --test moving-test/clips.jsonl "${@:3}"
 }
-moving-frames() { moving "$FUNCNAME" frame-tagger --max-epochs 8; }
-moving-stream() { moving "$FUNCNAME" frame-tagger --max-epochs 8 --no-bidirectional; }
+moving-frames() { moving "$FUNCNAME" frame-tagger --max-epochs 6; }
+moving-stream() { moving "$FUNCNAME" frame-tagger --max-epochs 6 --no-bidirectional; }
 moving-captions() { moving "$FUNCNAME" captioner --config "$recipes/moving.toml"; }
 
 ball() { # errors in box widths of predictions from pixels and from coordinates

@@ -36,7 +36,7 @@ MOST_ACTIONS = 3
 #: How far a thing moves in a frame and how much its side grows, as parts of the picture's side.
 SPEED, GROWTH = (0.04, 0.07), (0.025, 0.045)
 #: Its side at first, and the least and the greatest that it may come to.
-SIDE, SIDES = (0.25, 0.4), (0.15, 0.6)
+SIDE, SIDES = (0.32, 0.5), (0.2, 0.7)
 #: The probability that a thing appears, and that it disappears.
 COMES, GOES = 0.25, 0.25
 
