@@ -379,9 +379,11 @@ def test_an_output_as_long_as_the_longest_of_the_training_can_end(trained):
         log_probs[~ends, task.tokeniser.encode("0")[0]] = 0.0
         return log_probs, after
 
-    task._step = step
     task.model = SimpleNamespace(
-        begin=lambda source, lengths: torch.zeros(len(source)), select=lambda state, rows: state[rows]
+        begin=lambda source, lengths: torch.zeros(len(source)),
+        select=lambda state, rows: state[rows],
+        step=step,
+        parameters=lambda: iter([torch.zeros(1)]),
     )
     task.__class__ = type("OnProcessor", (type(trained),), {"_device": torch.device("cpu")})
     [[best]] = task._search([task.tokeniser.encode("1")], task.config.search)

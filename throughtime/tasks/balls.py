@@ -158,8 +158,8 @@ def forecast(task: ForecasterTask, clips: BallClips, folder: Path) -> Numbers:
     path = folder / "seen.csv"
     write_positions(path, clips.positions[:, :SEEN])
     answers = task.predict(task.inputs(path))
-    means = [[values["mean"] for values in answer["forecast"].values()] for answer in answers]
-    return np.array(means).transpose(0, 2, 1)
+    points = [[values["point"] for values in answer["forecast"].values()] for answer in answers]
+    return np.array(points).transpose(0, 2, 1)
 
 
 def targets(balls: int) -> tuple[str, ...]:
