@@ -327,13 +327,16 @@ def test_any_text_comes_back_from_byte_pairs(byte_pairs, text):
 
 @quickly
 @given(ids=st.lists(st.integers(RESERVED, 257)))
+@example(ids=[171, 96])  # ED A1 could begin a surrogate: decoders wait for its third byte
 def test_pieces_of_any_bytes_are_their_text(ids):
     """The first 256 tokens are the bytes; what ends in the middle of a character shows up to there."""
     tokeniser = BytePairs.fit([""], 258)
     letters = json.loads(json.dumps(tokeniser.to_json()))["model"]["model"]["vocab"]
     byte_of = {i + RESERVED: BYTES[letter] for letter, i in letters.items()}
     text = bytes(byte_of[i] for i in ids).decode(errors="replace")
-    assert text in (tokeniser.decode(ids), tokeniser.decode(ids) + "\ufffd")
+    shown = tokeniser.decode(ids)
+    rest = text.removeprefix(shown)
+    assert shown + rest == text and rest in ("", "\ufffd", "\ufffd\ufffd")
 
 
 def test_a_character_of_several_tokens_comes_with_the_last_of_them():
