@@ -12,11 +12,11 @@ from throughtime.data.series import Part, Series
 from throughtime.data.windows import (
     Framing,
     Origin,
+    Shake,
     Statistics,
     WindowBatches,
     Windows,
     origins_of,
-    turned,
     with_future,
 )
 from throughtime.errors import DataError
@@ -163,6 +163,13 @@ def test_the_unit_is_that_of_the_changes_however_large_the_numbers(scale):
     assert short.scale[0, 0].item() == pytest.approx(one.values.std())
 
 
+def test_the_unit_may_be_that_of_all_changes():
+    some = [series(), series(9, seed=1, name="b"), series(1, name="c")]
+    batch = windows(some, replace(FRAMING, scale="changes")).batch([Origin(0, 20), Origin(1, 3)])
+    changes = np.concatenate([np.diff(each.values, axis=0) for each in some])
+    np.testing.assert_allclose(batch.scale.numpy(), [changes.std(0)] * 2, rtol=1e-5)
+
+
 def test_origins_have_a_whole_context_and_horizon():
     part = Part([series(), series(9, name="b")], [0, 0])
     assert origins_of(part, 6, 4) == [Origin(0, step) for step in range(6, 37)]
@@ -183,18 +190,64 @@ def test_an_epoch_has_each_window_once_and_its_order_is_drawn_from_the_seed():
     assert not torch.equal(again.batch(2, 4).centre, seen[2])
 
 
-def test_positions_turn_about_their_centre_in_training():
-    framing = replace(FRAMING, positions=True, lags=(), relative="previous", centre="last", scale="step")
+def test_noise_is_on_what_is_looked_at_alone():
     one = series()
-    batch = windows([one], framing).batch([Origin(0, 20), Origin(0, 21)])
+    framing = replace(FRAMING, centre="last", relative="velocity", scale="changes", lags=())
+    made = windows([one], framing)
+    origins = [Origin(0, step) for step in range(10, 30)]
+    plain = made.batch(origins)
+    shaken = made.batch(origins, 0, Shake(np.full(20, 0.5), np.random.default_rng(0)))
+    assert torch.equal(shaken.scale, plain.scale)
+    whole, before = (
+        torch.cat([each.before, each.values], 1) + each.centre[:, None] for each in (shaken, plain)
+    )
+    off = (whole - before) / plain.scale[:, None]
+    assert off[:, :8].std().item() == pytest.approx(0.5, abs=0.06) and off[:, :8].unique().numel() > 300
+    torch.testing.assert_close(off[:, 8:], torch.zeros(20, 4, 2, dtype=off.dtype), atol=1e-5, rtol=0)
+    # The centre is the last value that is shown, and the base goes on from the last two.
+    torch.testing.assert_close(shaken.values[:, 5], torch.zeros(20, 2))
+    torch.testing.assert_close(shaken.base[:, 6:9], -torch.arange(1, 4)[:, None] * shaken.values[:, 4:5])
+
+
+def test_training_shakes_some_windows_and_measuring_none():
+    one = series()
+    made, origins = windows([one], replace(FRAMING, lags=())), [Origin(0, 20)] * 400
+    plain = made.batch(origins[:1]).values[0]
+    drawn = WindowBatches(made, origins, 400, 0, noise=0.3)
+    moved = (drawn.batch(0, 0).values != plain).any(-1).any(-1)
+    assert 0.15 < moved.float().mean() < 0.35
+    assert torch.equal(drawn.batch(0, 1).values, drawn.batch(0, 1).values)
+    assert not (WindowBatches(made, origins, 400, 0).batch(0, 0).values != plain).any()
+
+
+def test_positions_go_along_x_and_come_back():
+    framing = replace(FRAMING, positions=True, lags=(), relative="velocity", centre="last", scale="step")
+    one = series()
+    angle = 0.7
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    other = replace(one, values=one.values @ matrix.T + [30, -5])
+    origins = [Origin(0, 20), Origin(0, 21)]
+    batch, same = (Windows([each], framing, Statistics.fit([one])).batch(origins) for each in (one, other))
     assert torch.equal(batch.scale[:, 0], batch.scale[:, 1])
-    quarter = turned(batch, torch.full((2,), torch.pi / 2))
-    torch.testing.assert_close(quarter.values[..., 0], -batch.values[..., 1], equal_nan=True)
-    torch.testing.assert_close(quarter.values[..., 1], batch.values[..., 0], equal_nan=True)
-    drawn = WindowBatches(Windows([one], framing, Statistics.fit([one])), [Origin(0, 20)], 4, 0)
-    first, second = drawn.batch(0, 0), drawn.batch(0, 1)
-    torch.testing.assert_close(first.values.norm(dim=-1), second.values.norm(dim=-1))
-    assert not torch.allclose(first.values, second.values)
+    for name in ("values", "before", "base", "scale"):
+        torch.testing.assert_close(
+            getattr(batch, name), getattr(same, name), equal_nan=True, rtol=1e-4, atol=1e-4
+        )
+    torch.testing.assert_close(same.angle - batch.angle, torch.full((2,), angle, dtype=torch.float64))
+    two = batch.values[:, 5] - batch.values[:, 3]
+    assert (two[:, 0] > 0).all() and two[:, 1].abs().max() < 1e-5
+    np.testing.assert_allclose(same.in_units(same.values)[0, :10], other.values[14:24], rtol=1e-5)
+
+
+def test_positions_are_mirrored_in_training():
+    framing = replace(FRAMING, positions=True, lags=(), relative="velocity", centre="last", scale="step")
+    made = windows([series()], framing)
+    plain = made.batch([Origin(0, 20)])
+    drawn = WindowBatches(made, [Origin(0, 20)] * 40, 40, 0).batch(0, 0)
+    as_they_are = (drawn.values == plain.values).all(-1).all(-1)
+    mirrored = (drawn.values == plain.values * torch.tensor([1, -1])).all(-1).all(-1)
+    assert (as_they_are ^ mirrored).all() and 10 < mirrored.sum() < 30
+    assert torch.equal(drawn.base[mirrored][0], plain.base[0] * torch.tensor([1, -1]))
 
 
 def test_the_future_needs_what_is_known_before():

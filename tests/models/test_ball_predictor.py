@@ -12,7 +12,7 @@ from throughtime.nn.convolution import Convolution, PictureGrid
 
 def make_model(balls=1):
     torch.manual_seed(0)
-    model = BallPredictor(FrameEncoder(PictureGrid(Convolution((8,)), 6), 8, 10), balls, hidden=12)
+    model = BallPredictor(FrameEncoder(PictureGrid(Convolution((8,)), 6), 8, 10), balls, hidden=12).eval()
     torch.nn.init.normal_(model.move.weight, std=0.1)
     return model
 

@@ -32,10 +32,15 @@ class Given(nn.Module):
 
     def __init__(self, features=4):
         super().__init__()
-        self.features = features
+        self.features, self.dimensions = features, 2
 
     def forward(self, source, lengths):
-        return source, lengths
+        return source, lengths, places(source).expand(len(source), -1, -1)
+
+
+def places(source):
+    """Somewhere for each step of a memory."""
+    return torch.arange(2 * source.shape[-2], dtype=source.dtype).view(-1, 2).sin()
 
 
 def pad(rows, value):
@@ -108,16 +113,17 @@ def by_hand(model, source, inputs):
                 x = states[layer][0]
         return x
 
-    feed = zeros if kind == "attention" else zeros[:0]
+    looked = zeros[: 2 * (kind == "attention")]
     if kind == "initial-state":
         advance(whole)
     for token in inputs:
-        h = advance(torch.cat([model.embedding.weight[token], feed]))
+        h = advance(torch.cat([model.embedding.weight[token], looked]))
         if kind == "attention":
             shares = torch.stack([h @ model.attention.weight_memory @ m for m in source]).softmax(0)
             gate = (model.gate.weight[0] @ h + model.gate.bias[0]).sigmoid()
             context = gate * sum(a * m for a, m in zip(shares, source, strict=True))
-            h = feed = (model.join.weight @ torch.cat([context, h])).tanh()
+            looked = sum(a * x for a, x in zip(shares, places(source), strict=True))
+            h = (model.join.weight @ torch.cat([context, h])).tanh()
             looks.append(shares)
         said.append((model.head.weight @ h + model.head.bias).log_softmax(0))
     return said, looks

@@ -32,11 +32,12 @@ def make_clips(*lengths, seed=0):
 def test_a_clip_does_not_depend_on_its_batch_or_on_what_stands_in_padding(bidirectional):
     encoder = make_encoder(bidirectional=bidirectional)
     clips, lengths = make_clips(5, 2, 0, 3)
-    together, _ = encoder(clips, lengths)
+    together, _, times = encoder(clips, lengths)
+    assert times.shape == (4, 5, 1) and times[3, :, 0].tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert together.shape == (4, 5, 12 + 10 + 6)
     for k, length in enumerate(lengths.tolist()):
         if length:
-            alone, _ = encoder(clips[k : k + 1, :length], torch.tensor([length]))
+            alone, _, _ = encoder(clips[k : k + 1, :length], torch.tensor([length]))
             assert torch.allclose(alone[0], together[k, :length], atol=1e-6)
         assert not together[k, length:].any()
     clips[1, 2:] = 255

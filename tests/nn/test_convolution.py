@@ -16,22 +16,22 @@ def test_each_layer_halves_the_picture():
     assert Convolution([5])(torch.randn(1, 3, 9, 9)).shape == (1, 5, 5, 5)
 
 
-def test_a_feature_sees_so_many_pixels():
-    network = Convolution([4, 4]).double()
-    for layer in network:
-        if isinstance(layer, torch.nn.GroupNorm):  # which looks at the whole picture
-            layer.forward = lambda x: x
-    x = torch.randn(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
-    network(x)[0, :, 8, 8].sum().backward()
-    seen = x.grad.abs().sum((0, 1))
-    rows, columns = seen.sum(1).nonzero()[:, 0], seen.sum(0).nonzero()[:, 0]
-    assert rows.max() - rows.min() + 1 == 11 and columns.max() - columns.min() + 1 == 11
+def test_a_feature_sees_so_many_pixels_about_its_place():
+    """Place 8 stands for the pixels 32 to 35, and is made of five more on each side."""
+    network = Convolution([4, 4]).eval()
+    x = torch.zeros(64, 3, 64, 64)
+    for k in range(64):
+        x[k, :, :, k] = torch.nan  # which reaches whatever reads it
+    assert network(x)[:, :, 8, 8].isnan().all(1).nonzero()[:, 0].tolist() == list(range(27, 41))
+    assert network(x.mT)[:, :, 8, 8].isnan().all(1).nonzero()[:, 0].tolist() == list(range(27, 41))
 
 
 def test_the_grid_of_a_picture_does_not_depend_on_the_batch():
     grid, source = PictureGrid(Convolution([8, 16]), 12).double(), pictures()
-    together, shape = grid(source)
-    assert together.shape == (3, 36, 12) and shape == (6, 6)
+    grid(pictures(8))  # in training, of which the norms keep statistics
+    grid.eval()
+    together, places = grid(source)
+    assert together.shape == (3, 36, 12) and places.shape == (36, 2)
     for row in range(3):
         alone, _ = grid(source[row : row + 1])
         torch.testing.assert_close(alone[0], together[row])
@@ -44,11 +44,32 @@ def test_a_place_knows_where_it_is():
         grid.project.weight.zero_()
         grid.project.weight[0, -2] = grid.project.weight[1, -1] = 1
         grid.project.bias.fill_(1)
-    found, (rows, columns) = grid(pictures(1, 8))
-    x, y = (found[0] - 1).T
-    assert (rows, columns) == (4, 4)
+    found, places = grid.eval()(pictures(1, 8))
+    torch.testing.assert_close(found[0] - 1, places)
+    x, y = places.T
     torch.testing.assert_close(x.view(4, 4)[2], torch.tensor([-0.75, -0.25, 0.25, 0.75]))
     torch.testing.assert_close(y.view(4, 4)[:, 1], torch.tensor([-0.75, -0.25, 0.25, 0.75]))
+
+
+def test_a_mirrored_picture_has_its_features_where_they_were():
+    """A network that tells what is two pixels to the right tells, mirrored, what is two to the left."""
+
+    class Beside(torch.nn.Module):
+        channels = 3
+
+        def forward(self, x):
+            return x.roll(-2, -1)
+
+    torch.manual_seed(0)
+    grid, source = PictureGrid(Beside(), 5), pictures(1, 8).expand(40, -1, -1, -1)
+    with torch.no_grad():
+        grid.project.weight.copy_(torch.eye(5))
+        grid.project.bias.fill_(4.0)
+    found = grid(source)[0].unflatten(1, (8, 8))[..., :3] - 4
+    plain = grid.eval()(source[:1])[0].unflatten(1, (8, 8))[..., :3] - 4
+    right = (found == plain).all((1, 2, 3))
+    left = torch.isclose(found, plain.roll(4, 2)).all((1, 2, 3))
+    assert (right ^ left).all() and 10 < right.sum() < 30
 
 
 def test_pixels_are_scaled_by_mean_and_deviation():

@@ -52,7 +52,7 @@ RELATIONS = {"left of": (0, True), "right of": (0, False), "above": (1, True), "
 #: Pixels of the fine grid on which a pixel's edge is drawn: its colour is their mean.
 FINE = 4
 #: Sides of things, as parts of the picture's.
-SMALLEST, LARGEST = 0.2, 0.4
+SMALLEST, LARGEST = 0.3, 0.45
 #: How far a relation's axis must lead: centres lie so many times as far apart on it as on the other.
 CLEAR = 1.5
 #: The share of scenes with one thing.
@@ -91,7 +91,8 @@ def make_scene(random: np.random.Generator, size: int = 64) -> Scene:
     """A scene in a picture of `size` by `size` pixels: two things, which differ in colour or shape, or one.
 
     The relation is unambiguous: on its axis the things do not overlap, and their centres lie 1.5 times as far
-    apart as on the other.
+    apart as on the other. So is which is named first: the thing whose colour, or else whose shape, comes
+    first in the alphabet. Nobody could tell otherwise which of them a word is about before it is said.
     """
     background = make_background(random)
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
@@ -99,7 +100,7 @@ def make_scene(random: np.random.Generator, size: int = 64) -> Scene:
         [kind] = random.choice(kinds, 1).tolist()
         things: tuple[Thing, ...] = (_thing(random, kind, _place(random, size)),)
         return Scene(things, f"a {' '.join(kind)}", (None, 0, 0), background)
-    first, second = random.choice(kinds, 2, replace=False).tolist()
+    first, second = sorted(random.choice(kinds, 2, replace=False).tolist())
     relation = str(random.choice(list(RELATIONS)))
     while not holds(relation, one := _place(random, size), other := _place(random, size)):
         pass
@@ -107,21 +108,6 @@ def make_scene(random: np.random.Generator, size: int = 64) -> Scene:
     caption = f"a {' '.join(first)} is {relation} a {' '.join(second)}"
     between = [None] * len(f"is {relation} a".split())
     return Scene(things, caption, (None, 0, 0, *between, 1, 1), background)
-
-
-def descriptions(scene: Scene) -> list[tuple[str, tuple[int | None, ...]]]:
-    """All captions of this form that are true, and what each of their words names, as in `Scene.named`.
-
-    There is the scene's own, and, where there are two things, the one that begins with the other.
-    """
-    own = (scene.caption, scene.named)
-    if len(scene.things) == 1:
-        return [own]
-    one, other = scene.things
-    [relation] = [relation for relation in RELATIONS if holds(relation, other.box, one.box)]
-    caption = f"a {other.colour} {other.shape} is {relation} a {one.colour} {one.shape}"
-    between = [None] * len(f"is {relation} a".split())
-    return [own, (caption, (None, 1, 1, *between, 0, 0))]
 
 
 def holds(relation: str, one: Box, other: Box) -> bool:
@@ -161,7 +147,7 @@ def paint(things: Sequence[Thing], background: Colour, size: int, random: np.ran
 
 
 def write_scenes(folder: Path, count: int, size: int = 64, seed: int = 0) -> None:
-    """Pictures `scenes/00000.png` and on, and `captions.jsonl` with a row for each of their `descriptions`.
+    """Pictures `scenes/00000.png` and on, and `captions.jsonl` with a row for each.
 
     Columns: "image" (a path from the folder), "caption", "objects" (the box of each thing) and "named" (as in
     `Scene.named`). Scene k depends on the seed and k alone. Raises `StorageError` where the folder cannot be
@@ -176,8 +162,7 @@ def write_scenes(folder: Path, count: int, size: int = 64, seed: int = 0) -> Non
             name = f"scenes/{k:05}.png"
             paint(scene.things, scene.background, size, random).save(folder / name)
             boxes = [thing.box for thing in scene.things]
-            for caption, named in descriptions(scene):
-                rows.append({"image": name, "caption": caption, "objects": boxes, "named": named})
+            rows.append({"image": name, "caption": scene.caption, "objects": boxes, "named": scene.named})
         (folder / "captions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
 
 

@@ -21,19 +21,25 @@ from throughtime.errors import DataError, RunError
 Indices = NDArray[np.int64]
 #: What a window's values are counted from: the training data's mean, 0, the context's mean or last value.
 Centre = Literal["global", "zero", "mean", "last"]
-#: The unit of a window's values: the training data's deviation; or the context's mean size, its deviation, or
-#: its mean change from step to step.
-Scale = Literal["global", "mean", "deviation", "step"]
+#: The unit of a window's values: the deviation of the training data, or of their changes from step to step;
+#: or the context's mean size, its deviation, or its mean change.
+Scale = Literal["global", "changes", "mean", "deviation", "step"]
 #: What is forecast: the difference to the centre, to the step before, to the season before, or to where the
 #: last step of the context, taken again and again, would lead.
 Relative = Literal["centre", "previous", "season", "velocity"]
 #: The unit of a context that never changes, as a share of its mean size; and how little is no change.
 LEAST, TINY = 1e-3, 1e-6
+#: The share of windows that get noise in training, where there is any.
+SHAKEN = 0.25
+#: What `Statistics` are of.
+PARTS = ("values", "changes", "known", "past", "static")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowBatch(ExampleBatch):
     """B windows of T steps: a row's context, its horizon, and padding.
+
+    Those of positions are turned about their centre, so that they go along x when the horizon begins.
 
     inputs    [B, T, E]  what is known at a step before its value is.
     before    [B, 2, C]  the two values before the first step, or the first one where there are none.
@@ -42,6 +48,7 @@ class WindowBatch(ExampleBatch):
     missing   [B, T, C]  where a value was made up for one that was missing, and is no truth to learn.
     scale     [B, C]     the unit.
     centre    [B, C]     in 64 bits.
+    angle     [B]        how far they were turned back, in 64 bits: 0 where values are no positions.
     contexts  [B]        steps of the context.
     """
 
@@ -52,6 +59,7 @@ class WindowBatch(ExampleBatch):
     missing: Bool[Tensor, "B T C"]
     scale: Float[Tensor, "B C"]
     centre: Float[Tensor, "B C"]
+    angle: Float[Tensor, "B"]
     contexts: Int[Tensor, "B"]
 
     @property
@@ -59,6 +67,25 @@ class WindowBatch(ExampleBatch):
         """Steps without padding."""
         padding = self.values.shape[1] - int(self.contexts.max()) if len(self.contexts) else 0
         return int(self.contexts.sum()) + len(self.contexts) * padding
+
+    def in_units(self, forecast: Float[Tensor, "_ H C"]) -> Floats:
+        """What was forecast of each row, or several times of the only one, in the units of the data."""
+        values = forecast.double()
+        if values.shape[-1] == 2:
+            values = turn(values, self.angle)
+        return np.asarray(values + self.centre[:, None])
+
+    def turned_back(self, angle: Float[Tensor, "B"]) -> Self:
+        """Positions in a plane, each window turned about its centre."""
+        before, values, base = (turn(each, -angle.float()) for each in (self.before, self.values, self.base))
+        return replace(self, angle=angle, before=before, values=values, base=base)
+
+    def mirrored(self, rows: Bool[Tensor, "B"]) -> Self:
+        """Some windows of positions with y negated."""
+        sign = torch.ones(len(rows), 1, 2).masked_fill(rows[:, None, None], -1)
+        sign[..., 0] = 1
+        before, values, base = (each * sign for each in (self.before, self.values, self.base))
+        return replace(self, before=before, values=values, base=base)
 
 
 class Origin(NamedTuple):
@@ -99,7 +126,7 @@ class Framing:
 
 
 class Statistics:
-    """Mean and deviation of the training data, by part of the series."""
+    """Mean and deviation of the training data, by part of the series, and of the changes of its values."""
 
     def __init__(self, parts: dict[str, Scaling]) -> None:
         self.parts = parts
@@ -108,13 +135,10 @@ class Statistics:
     def fit(cls, series: Sequence[Series]) -> Self:
         """Of all steps before the future; every series counts by its length."""
         found = {}
-        for part in ("values", "known", "past", "static"):
-            rows = np.concatenate(
-                [
-                    one.static[None] if part == "static" else getattr(one, part)[: one.observed]
-                    for one in series
-                ]
-            )
+        for part in PARTS:
+            rows = np.concatenate([_rows(one, part) for one in series])
+            if not len(rows):  # as of the changes of series of one step
+                rows = np.zeros((1, rows.shape[1]))
             found[part] = Scaling.of(rows, [f"{part} {k + 1}" for k in range(rows.shape[1])])
         return cls(found)
 
@@ -126,9 +150,7 @@ class Statistics:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """What `to_json` described; raises `RunError` where the description is damaged."""
         try:
-            return cls(
-                {part: Scaling.from_json(data[part]) for part in ("values", "known", "past", "static")}
-            )
+            return cls({part: Scaling.from_json(data[part]) for part in PARTS})
         except (KeyError, TypeError) as error:
             raise RunError(f"the description of the series is damaged: {error}") from None
 
@@ -151,8 +173,8 @@ class Windows:
         self._past = np.concatenate([parts["past"].encode(one.past) for one in series])
         self._known = np.concatenate([self._known_of(one) for one in series])
 
-    def batch(self, origins: Sequence[Origin], number: int = 0) -> WindowBatch:
-        """The windows of these origins."""
+    def batch(self, origins: Sequence[Origin], number: int = 0, shake: Shake | None = None) -> WindowBatch:
+        """The windows of these origins; with `shake`, what is looked at is shaken in each."""
         framing = self.framing
         begin, end = self.begins[[o.series for o in origins]], self.ends[[o.series for o in origins]]
         at = begin + [o.step for o in origins]
@@ -165,17 +187,20 @@ class Windows:
         values = np.where(real[..., None], self.values[inside], np.nan)
         past = (rows < at[:, None])[..., None]
         values = np.where(past, self._known_at(inside, at), values)
-        seen = np.where(past, values, np.nan)
         before = self._known_at(np.maximum(first[:, None] - [2, 1], begin[:, None]), at)
-        centre, scale = self._centre(seen), self._scale(seen, before)
+        scale = self._scale(np.where(past, values, np.nan), before)
+        whole = np.concatenate([before, values], 1)
+        if shake is not None:
+            shaken = whole + scale[:, None] * shake(*whole.shape[1:])
+            whole = np.where(np.pad(past, ((0, 0), (2, 0), (0, 0)), constant_values=True), shaken, whole)
+            before, values = whole[:, :2], whole[:, 2:]
+        last, older, oldest = (whole[np.arange(len(whole)), contexts + k] for k in (1, 0, -1))
+        centre = self._centre(np.where(past, values, np.nan))
         lagged = [self._lagged(lag, rows, at, begin) for lag in framing.lags]
         base = np.zeros_like(values)
         if framing.relative == "season":
             base = self._lagged(framing.season, rows, at, begin) - centre[:, None]
         elif framing.relative == "velocity":
-            older, last = np.moveaxis(
-                self._known_at(np.maximum(at[:, None] - [2, 1], begin[:, None]), at), 1, 0
-            )
             base = (last - centre)[:, None] + (rows - at[:, None] + 1)[..., None] * (last - older)[:, None]
         shown = [(each - centre[:, None]) / scale[:, None] for each in lagged]
         inputs = [*shown, self._known[inside], self._past_of(rows, at, begin)]
@@ -183,7 +208,7 @@ class Windows:
         inputs.append(np.repeat(own[:, None], len(steps), 1))
         ahead = np.clip((rows - at[:, None] + 1) / framing.horizon, 0, 1)
         inputs.append(np.stack([rows >= at[:, None], ahead], -1))
-        return WindowBatch(
+        batch = WindowBatch(
             number=number,
             inputs=_tensor(np.concatenate(inputs, -1)),
             before=_tensor(before - centre[:, None]),
@@ -192,8 +217,13 @@ class Windows:
             missing=torch.from_numpy(self._missing[inside]),
             scale=_tensor(scale),
             centre=torch.from_numpy(centre),
+            angle=torch.zeros(len(origins), dtype=torch.float64),
             contexts=torch.from_numpy(contexts),
         )
+        if not framing.positions:
+            return batch
+        x, y = (last - oldest).T  # two steps tell a heading better than one, which may tremble
+        return batch.turned_back(torch.from_numpy(np.arctan2(y, x)))
 
     def _known_of(self, one: Series) -> Floats:
         parts = self.statistics.parts
@@ -233,15 +263,18 @@ class Windows:
         return np.repeat((mean if kind == "global" else 0 * mean)[None], len(seen), 0)
 
     def _scale(self, seen: Floats, before: Floats) -> Floats:
-        deviation = np.asarray(self.statistics.parts["values"].deviation)
+        parts, kind = self.statistics.parts, self.framing.scale
+        deviation = np.asarray(parts["values"].deviation)
         found = np.repeat(deviation[None], len(seen), 0)
-        if (kind := self.framing.scale) != "global":
-            size = np.nanmean(np.abs(seen), 1)
+        if kind == "changes":
+            found = np.repeat(np.asarray(parts["changes"].deviation)[None], len(seen), 0)
+        elif kind != "global":
+            size = np.nanmean(self._sizes(seen), 1)
             if kind == "deviation":
-                found = np.nanstd(seen, 1)
+                found = np.sqrt(np.nanmean(self._sizes(seen - np.nanmean(seen, 1, keepdims=True)) ** 2, 1))
             elif kind == "step":
                 steps = np.diff(np.concatenate([before[:, 1:], seen], 1), axis=1)
-                found = np.nanmean(np.abs(steps), 1)
+                found = np.nanmean(self._sizes(steps), 1)
             else:
                 found = size
             # Where nothing changes, or there is one step alone, it cannot be known how much it could.
@@ -252,15 +285,46 @@ class Windows:
             found = np.maximum(found, LEAST * deviation.mean())
         return np.where(found > 0, found, deviation)
 
+    def _sizes(self, values: Floats) -> Floats:
+        """How large values are: each by itself, or of positions the root of the mean square of both."""
+        if not self.framing.positions:
+            return np.abs(values)
+        return np.broadcast_to(np.sqrt(np.mean(values**2, -1, keepdims=True)), values.shape)
+
+
+@dataclass(frozen=True)
+class Shake:
+    """Noise for windows, in their units, by chance.
+
+    sizes   [B], the standard deviation in each window.
+    random  draws it.
+    """
+
+    sizes: Floats
+    random: np.random.Generator
+
+    @classmethod
+    def draw(cls, most: float, windows: int, random: np.random.Generator) -> Self:
+        """Sizes from 0 to `most` in a part of the windows, and 0 in the others."""
+        return cls(most * random.random(windows) * (random.random(windows) < SHAKEN), random)
+
+    def __call__(self, steps: int, dimensions: int) -> Floats:
+        """The noise of each window [B, steps, dimensions]."""
+        return self.sizes[:, None, None] * self.random.standard_normal((len(self.sizes), steps, dimensions))
+
 
 class WindowBatches:
     """Batches of `size` windows for training, in an order drawn from the seed and the epoch alone.
 
-    Positions are turned by angles that are drawn in the same way.
+    Noise on what is looked at is drawn in the same way, and whether positions are mirrored. `noise` is its
+    largest standard deviation, in units of the window.
     """
 
-    def __init__(self, windows: Windows, origins: Sequence[Origin], size: int, seed: int) -> None:
+    def __init__(
+        self, windows: Windows, origins: Sequence[Origin], size: int, seed: int, noise: float = 0.0
+    ) -> None:
         self.windows, self.origins, self.size, self.seed = windows, origins, size, seed
+        self.noise = noise
         self._drawn: tuple[int, Indices] | None = None
 
     def __len__(self) -> int:
@@ -273,19 +337,19 @@ class WindowBatches:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.origins))
             self._drawn = (epoch, order)
         chosen = self._drawn[1][number * self.size : (number + 1) * self.size]
-        batch = self.windows.batch([self.origins[k] for k in chosen], number)
+        random = np.random.default_rng([self.seed, epoch, number])
+        shake = Shake.draw(self.noise, len(chosen), random) if self.noise else None
+        batch = self.windows.batch([self.origins[k] for k in chosen], number, shake)
         if not self.windows.framing.positions:
             return batch
-        random = np.random.default_rng([self.seed, epoch, number])
-        return turned(batch, _tensor(random.uniform(0, 2 * np.pi, len(chosen))))
+        return batch.mirrored(torch.from_numpy(random.random(len(chosen)) < 0.5))
 
 
-def turned(batch: WindowBatch, angles: Float[Tensor, "B"]) -> WindowBatch:
-    """Windows of positions in a plane, each turned about its centre; they have no lags."""
+def turn(positions: Float[Tensor, "B T 2"], angles: Float[Tensor, "B"]) -> Float[Tensor, "B T 2"]:
+    """Positions in a plane, turned about 0 from x towards y."""
     cos, sin = angles.cos(), angles.sin()
     matrix = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
-    turn = {name: getattr(batch, name) @ matrix.mT for name in ("before", "values", "base")}
-    return replace(batch, **turn)
+    return positions @ matrix.mT
 
 
 def origins_of(part: Part, context: int, horizon: int, stride: int = 1) -> list[Origin]:
@@ -317,6 +381,16 @@ def with_future(series: Series, horizon: int) -> Series:
 def grouped(origins: Sequence[Origin], rows: int) -> Iterator[list[int]]:
     """The numbers of all origins, so many at a time."""
     return (list(range(k, min(k + rows, len(origins)))) for k in range(0, len(origins), rows))
+
+
+def _rows(one: Series, part: str) -> Floats:
+    """The numbers of a part of a series that statistics are made of [N, C]."""
+    if part == "static":
+        return one.static[None]
+    if part == "changes":
+        return np.diff(one.values[: one.observed], axis=0)
+    rows: Floats = getattr(one, part)[: one.observed]
+    return rows
 
 
 def _nearest(there: NDArray[np.bool_]) -> tuple[Indices, Indices]:

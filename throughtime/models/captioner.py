@@ -32,11 +32,12 @@ class Encoder(Protocol):
     """What a sentence is about as a memory: the places of a picture, or the frames of a clip."""
 
     features: int
+    dimensions: int
 
     def __call__(
         self, source: Tensor, lengths: Int[Tensor, "P"]
-    ) -> tuple[Float[Tensor, "P S F"], Int[Tensor, "P"]]:
-        """The memory, and how many of its S steps are real in each row."""
+    ) -> tuple[Float[Tensor, "P S F"], Int[Tensor, "P"], Float[Tensor, "P S D"]]:
+        """The memory, how many of its S steps are real in each row, and where each step is."""
 
 
 class PictureEncoder(nn.Module):
@@ -44,14 +45,14 @@ class PictureEncoder(nn.Module):
 
     def __init__(self, grid: PictureGrid) -> None:
         super().__init__()
-        self.grid, self.features = grid, grid.features
+        self.grid, self.features, self.dimensions = grid, grid.features, 2
 
     def forward(
         self, source: Tensor, lengths: Int[Tensor, "P"]
-    ) -> tuple[Float[Tensor, "P S F"], Int[Tensor, "P"]]:
+    ) -> tuple[Float[Tensor, "P S F"], Int[Tensor, "P"], Float[Tensor, "P S 2"]]:
         """The memory of pictures [P, 3, H, W] in bytes; `lengths` is not read."""
-        memory, _ = self.grid(source)
-        return memory, torch.full_like(lengths, memory.shape[1])
+        memory, places = self.grid(source)
+        return memory, torch.full_like(lengths, memory.shape[1]), places.expand(len(memory), -1, -1)
 
 
 class CaptionBatch(Protocol):
@@ -88,12 +89,14 @@ class CaptionState:
 
     recurrent  of its recurrence.
     memory     what it looks at; None without attention.
-    feed       [B, H], h~ of the token before; None without attention.
+    places     [B, S, D], where the steps of the memory are; None without attention.
+    looked     [B, D], where it looked for the token before; None without attention.
     """
 
     recurrent: State
     memory: Memory | None = None
-    feed: Tensor | None = None
+    places: Tensor | None = None
+    looked: Tensor | None = None
 
 
 class Captioner(nn.Module):
@@ -109,13 +112,16 @@ class Captioner(nn.Module):
 
     "attention": it looks at the picture for each word (Show, Attend and Tell, Xu et al. 2015, "soft"):
 
-        h_t = decoder([E y_{t-1} ; h~_{t-1}], h_{t-1})           h_0 = h~_0 = 0
+        h_t = decoder([E y_{t-1} ; p_{t-1}], h_{t-1})            h_0 = p_0 = 0
         a_ts = softmax_s(score(h_t, m_s))     β_t = σ(w h_t + b)     h~_t = tanh(U [β_t Σ_s a_ts m_s ; h_t])
+        p_t = Σ_s a_ts x_s
 
-    Xu et al. ask with h_{t-1}, which does not know y_{t-1} yet. Here, in the order of Luong, Pham & Manning
-    (2015), the question is h_t, and what was seen enters the recurrence with the next token. Words go one
-    after another in training too. Their h_0 is made of the mean of all m_s; without it the decoder knows
-    nothing of the picture but what it has looked at, and where it looks tells what it says.
+    with x_s where m_s is: x and y of a place in a picture, the time of a frame. Xu et al. ask with h_{t-1},
+    which does not know y_{t-1} yet; here, in the order of Luong, Pham & Manning (2015), the question is h_t.
+    And into their recurrence goes what was seen, which can then be looked at long before it is said, and h_0
+    is made of the mean of all m_s. Here the recurrence knows the words and where it looked for them, and
+    nothing else of the picture: what a word says of it must be looked at for that word. So where it looks
+    tells what it says. Words go one after another in training too.
 
     The picture as a whole, v, is the largest value of each feature: the mean would say little of things that
     cover a small part of it.
@@ -158,7 +164,7 @@ class Captioner(nn.Module):
         self.encoder = encoder
         self.embedding = make_embedding(classes, embedding)
         cell = "image_rnn" if model == "conditioned" else cell
-        width = embedding + hidden * (model == "attention")
+        width = embedding + encoder.dimensions * (model == "attention")
         self.decoder = Recurrent(cell, width, hidden, layers=layers, dropout=dropout)
         self.attention: Attention | None = None
         if model == "attention":
@@ -213,13 +219,14 @@ class Captioner(nn.Module):
         return CaptionState(
             select_rows(state.recurrent, rows),
             None if state.memory is None else state.memory.select(rows),
-            None if state.feed is None else state.feed[rows],
+            None if state.places is None else state.places[rows],
+            None if state.looked is None else state.looked[rows],
         )
 
     def vectors(self, batch: CaptionBatch) -> Float[Tensor, "P F"]:
         """A vector for each source: the largest value of each feature of its memory, no caption read."""
-        memory, lengths = self.encoder(batch.source, batch.source_lengths)
-        self._begin(memory, lengths)  # so that the state that the decoder begins in can be looked at
+        memory, lengths, places = self.encoder(batch.source, batch.source_lengths)
+        self._begin(memory, lengths, places)  # so that the state that the decoder begins in can be looked at
         return pool_max(memory, lengths)
 
     def _read_captions(
@@ -240,11 +247,16 @@ class Captioner(nn.Module):
             looks.append(cast(Tensor, weights))
         return torch.stack(features, 1), torch.stack(looks, 1), state.memory
 
-    def _begin(self, memory: Float[Tensor, "P S F"], lengths: Int[Tensor, "P"]) -> CaptionState:
+    def _begin(
+        self,
+        memory: Float[Tensor, "P S F"],
+        lengths: Int[Tensor, "P"],
+        places: Float[Tensor, "P S D"],
+    ) -> CaptionState:
         state = self.decoder.begin(len(memory))
         if self.attention is not None:
-            feed = memory.new_zeros(len(memory), self.hidden)
-            return CaptionState(state, self.attention.prepare(memory, lengths), feed)
+            looked = torch.zeros_like(places[:, 0])
+            return CaptionState(state, self.attention.prepare(memory, lengths), places, looked)
         seen = self.picture(pool_max(memory, lengths))
         if self.model == "initial-state":
             return CaptionState(self.decoder(seen[:, None], state)[1])
@@ -258,15 +270,16 @@ class Captioner(nn.Module):
 
         Rows that are not `going` have ended: the recurrence does not read them.
         """
-        x = x if state.feed is None else torch.cat([x, state.feed], -1)
+        x = x if state.looked is None else torch.cat([x, state.looked], -1)
         y, recurrent = self.decoder(x[:, None], state.recurrent, None if going is None else going.long())
         h = y[:, 0]
         if self.attention is None:
             return h, None, CaptionState(recurrent)
-        assert state.memory is not None
+        assert state.memory is not None and state.places is not None
         context, weights = self.attention.step(h, state.memory)
         told = self.join(torch.cat([self.gate(h).sigmoid() * context, h], -1)).tanh()
-        return told, weights, CaptionState(recurrent, state.memory, told)
+        looked = (weights[:, None] @ state.places)[:, 0]
+        return told, weights, CaptionState(recurrent, state.memory, state.places, looked)
 
     def _drop(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B T F"]:
         return drop_steps(x, self.dropout, variational=False) if self.training and self.dropout else x

@@ -13,6 +13,9 @@ from throughtime.nn.masks import padding_mask
 from throughtime.nn.options import check_sizes
 from throughtime.nn.recurrent import Recurrent
 
+#: Frames that make a unit of time.
+FRAMES = 10
+
 
 class FrameEncoder(nn.Module):
     """x_t = [relu(W [m_1 ; ... ; m_S] + b) ; max_s m_s]: where things are in frame t, and what they are.
@@ -79,16 +82,20 @@ class ClipEncoder(nn.Module):
             dropout=dropout,
             output_dropout=dropout,
         )
-        self.features = self.recurrence.output_size + frames.features
+        self.features, self.dimensions = self.recurrence.output_size + frames.features, 1
 
     def forward(
         self, source: UInt8[Tensor, "P T 3 H W"], lengths: Int[Tensor, "P"]
-    ) -> tuple[Float[Tensor, "P T F"], Int[Tensor, "P"]]:
-        """The memory of each clip, and how many of its steps are real. Padding is not looked at."""
+    ) -> tuple[Float[Tensor, "P T F"], Int[Tensor, "P"], Float[Tensor, "P T 1"]]:
+        """The memory of each clip, how many of its steps are real, and when they are, in units of FRAMES.
+
+        Padding is not looked at.
+        """
         real = ~padding_mask(lengths, source.shape[1])
         seen = self.frames(source[real])
         x = seen.new_zeros(*source.shape[:2], self.frames.features)
         x[real] = seen
         changed = x.diff(dim=1, prepend=x[:, :1])
         h, _ = self.recurrence(torch.cat([x, changed], -1), lengths=lengths)
-        return torch.cat([h, x], -1), lengths
+        times = torch.arange(source.shape[1], device=x.device, dtype=x.dtype) / FRAMES
+        return torch.cat([h, x], -1), lengths, times[:, None].expand(len(x), -1, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, UInt8
@@ -11,17 +12,15 @@ from torch import Tensor, nn
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.nn.options import check_sizes
 
-#: Channels that `GroupNorm` takes together, where their number allows.
-GROUP = 8
-
 
 class Convolution(nn.Sequential):
     """Pixels [B, 3, H, W], of mean near 0, to features [B, channels[-1], H / 2^k, W / 2^k] by k layers.
 
-    For each of k `channels` a convolution of 3 x 3 that halves both sides, and before the next another that
-    keeps them, each followed by a group norm (Wu & He 2018) and a ReLU. A group norm looks at one picture
-    alone, so that no picture's features depend on the batch. With k = 2 a feature is made of 11 x 11 pixels,
-    with 3 of 27 x 27, and of what the norms tell of the whole picture.
+    For each of k `channels` a convolution of 3 x 3 and the largest of 2 x 2, and before the next another
+    convolution, each followed by a batch norm (Ioffe & Szegedy 2015) and a ReLU. A feature is made of
+    5 * 2^k - 6 pixels a side, 14 with k = 2 and 34 with 3, in whose middle is its place, and of nothing else:
+    once trained, the norm does not look at the picture. Where 2^k does not divide a side, places are rounded
+    up.
 
     Raises `ConfigError` where there are no channels.
     """
@@ -31,21 +30,18 @@ class Convolution(nn.Sequential):
             raise ConfigError("channels must name one number or more, as 32 64 128")
         check_sizes(channels=min(channels))
         layers: list[nn.Module] = []
-        below = 3
-        for depth, width in enumerate(channels, start=1):
-            layers += _convolution(below, width, stride=2)
-            if depth < len(channels):
-                layers += _convolution(width, width, stride=1)
-            below = width
+        for below, width in pairwise([3, *channels]):
+            if layers:
+                layers += _convolution(below, below)
+            layers += [*_convolution(below, width), nn.MaxPool2d(2, ceil_mode=True)]
         super().__init__(*layers)
-        self.channels = below
+        self.channels = channels[-1]
 
 
-def _convolution(below: int, width: int, stride: int) -> list[nn.Module]:
-    groups = max(width // GROUP, 1) if width % GROUP == 0 else 1
-    convolution = nn.Conv2d(below, width, 3, stride, padding=1, bias=False)
+def _convolution(below: int, width: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(below, width, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    return [convolution, nn.GroupNorm(groups, width), nn.ReLU()]
+    return [convolution, nn.BatchNorm2d(width), nn.ReLU()]
 
 
 class PictureGrid(nn.Module):
@@ -53,6 +49,10 @@ class PictureGrid(nn.Module):
 
     x and y go from -1 (left, top) to 1: a feature knows where it is, which what is left or above another
     thing is told by (CoordConv, Liu et al. 2018). Places are read row by row.
+
+    In training half of the pictures are mirrored, and their features back: what is on the left stays there. A
+    network alone may learn to tell of each place what is eight pixels right of it, which serves as well; a
+    mirrored one then tells what is left of it.
 
     network   from pixels [B, 3, H, W] to [B, C, h, w]; its attribute `channels` is C.
     features  of each place: F.
@@ -77,8 +77,10 @@ class PictureGrid(nn.Module):
         for name, values in (("mean", mean), ("deviation", deviation)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
-    def forward(self, pixels: UInt8[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B S F"], tuple[int, int]]:
-        """The features of each place, and how many rows and columns the places make: S = h w.
+    def forward(
+        self, pixels: UInt8[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B S F"], Float[Tensor, "S 2"]]:
+        """The features of each of S = h w places, and their x and y.
 
         Raises `ShapeError` where `pixels` is no batch of pictures in bytes.
         """
@@ -88,18 +90,21 @@ class PictureGrid(nn.Module):
                 f"{list(pixels.shape)}"
             )
         scaled = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.deviation
-        found = self.network(scaled.contiguous(memory_format=torch.channels_last))
-        rows, columns = found.shape[2:]
-        places = torch.cat([found, _coordinates(found)], 1).flatten(2).transpose(1, 2)
-        return self.project(places).relu(), (rows, columns)
+        found = self._find(scaled.contiguous(memory_format=torch.channels_last))
+        y, x = (middles(count, found) for count in found.shape[2:])
+        places = torch.cartesian_prod(y, x).flip(-1)
+        seen = found.flatten(2).transpose(1, 2)
+        return self.project(torch.cat([seen, places.expand(len(seen), -1, -1)], -1)).relu(), places
+
+    def _find(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """The features of the network."""
+        if not self.training:
+            return self.network(pixels)
+        mirrored = (torch.rand(len(pixels), device=pixels.device) < 0.5)[:, None, None, None]
+        found = self.network(torch.where(mirrored, pixels.flip(-1), pixels))
+        return torch.where(mirrored, found.flip(-1), found)
 
 
-def _coordinates(features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 2 h w"]:
-    """Where each place is: x and y from -1 to 1, 0 where there is one place only."""
-    batch, _, rows, columns = features.shape
-    y, x = (
-        (torch.arange(count, device=features.device, dtype=features.dtype) * 2 + 1) / count - 1
-        for count in (rows, columns)
-    )
-    both = torch.stack([x.expand(rows, columns), y[:, None].expand(rows, columns)])
-    return both.expand(batch, -1, -1, -1)
+def middles(count: int, like: Tensor) -> Float[Tensor, "count"]:
+    """The middles of so many equal parts of the line from -1 to 1, as numbers of the kind of `like`."""
+    return (torch.arange(count, device=like.device, dtype=like.dtype) * 2 + 1) / count - 1

@@ -136,6 +136,11 @@ class ForecasterTraining(TrainingConfig):
 
     learning_rate: float = Field(2e-3, gt=0, description="Highest learning rate.")
     batch_size: int = Field(64, ge=1, description="Windows in a batch.")
+    noise: float = Field(
+        0.0,
+        ge=0,
+        description="Most noise on what a quarter of the windows shows, in units of the window (--scale).",
+    )
 
 
 class ForecasterConfig(Config):
@@ -243,7 +248,9 @@ class ForecasterTask(Task[Part, Encoded]):
         """All windows of the series, in random order."""
         origins = self._origins(train, 1)
         training = self.config.training
-        return WindowBatches(self._windows(train.series), origins, training.batch_size, training.seed)
+        return WindowBatches(
+            self._windows(train.series), origins, training.batch_size, training.seed, training.noise
+        )
 
     def encode(self, part: Part) -> Encoded:
         """The windows that are measured: one every `stride` steps of each series."""
@@ -267,7 +274,7 @@ class ForecasterTask(Task[Part, Encoded]):
     def sample(self, part: Encoded) -> str:
         """The first forecast beside what came."""
         [batch] = [part.windows.batch(part.origins[:1])]
-        point = self._values(batch, self.model.points(batch.to(self._device)).cpu())[0]
+        point = batch.in_units(self.model.points(batch.to(self._device)).cpu())[0]
         series, step = part.part.series[part.origins[0].series], part.origins[0].step
         true = series.values[step : step + self.framing.horizon]
         lines = [f"{series.name} from {series.times[step]}".strip()]
@@ -293,7 +300,7 @@ class ForecasterTask(Task[Part, Encoded]):
         series = [self._ready(each) for each in inputs]
         answers: list[dict[str, Any]] = [{} for _ in inputs]
         for rows, batch in self._batches_of(series):
-            points = self._values(batch, self.model.points(batch.to(self._device)).cpu())
+            points = batch.in_units(self.model.points(batch.to(self._device)).cpu())
             for row, point in zip(rows, points, strict=True):
                 paths = self._paths(series[row], self.config.search.samples)
                 answers[row] = self._answer(series[row], point, paths)
@@ -391,7 +398,7 @@ class ForecasterTask(Task[Part, Encoded]):
             on_device = batch.to(self._device)
             with torch.no_grad():
                 found.add_loss(self.model.loss(on_device))
-            points = self._values(batch, self.model.points(on_device).cpu())
+            points = batch.in_units(self.model.points(on_device).cpu())
             for origin, point in zip(origins, points, strict=True):
                 paths = self._draw(part.windows, origin, samples) if samples else None
                 found.add(part.part.series[origin.series], origin.step, point, paths, origin in shown)
@@ -405,11 +412,7 @@ class ForecasterTask(Task[Part, Encoded]):
         batch = windows.batch([origin])
         own = f"{self.config.search.future_seed} {origin.step} {windows.series[origin.series].name}"
         generator = torch.Generator(self._device).manual_seed(zlib.crc32(own.encode()))
-        return self._values(batch, self.model.paths(batch.to(self._device), samples, generator).cpu())
-
-    def _values(self, batch: WindowBatch, forecast: torch.Tensor) -> Floats:
-        """What was forecast, in the units of the data."""
-        return np.asarray(forecast.double() + batch.centre[:, None])
+        return batch.in_units(self.model.paths(batch.to(self._device), samples, generator).cpu())
 
     def _answer(self, series: Series, point: Floats, paths: Floats) -> dict[str, Any]:
         now = series.observed
