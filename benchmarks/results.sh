@@ -132,7 +132,7 @@ eth-ucy() { # each scene by a model that was trained on the others
   for scene in biwi_eth biwi_hotel students crowds_zara01 crowds_zara02; do
     train "walks-$scene" forecaster $(ls "$walks"/train/*.txt | grep -v $scene) \
       --valid $(ls "$walks"/val/*.txt | grep -v $scene) --test $(ls "$walks"/all_data/*.txt | grep $scene) \
-      --targets 3 4 --time 1 --series 2 --config "$recipes/trajectories.toml" --max-epochs 12
+      --targets 3 4 --time 1 --series 2 --config "$recipes/trajectories.toml"
   done
 }
 
@@ -205,7 +205,7 @@ spoken-digits() { # greedy search, beams, and beams with a language model that k
 }
 spoken-digits-live() { # in one direction, and how long it takes to listen to all strings of the test
   digits-data
-  digits "$FUNCNAME" --no-bidirectional --max-epochs 20
+  digits "$FUNCNAME" --no-bidirectional
   $throughtime evaluate "$FUNCNAME" fsdd/strings.test.tsv
   $python "$recipes/../benchmarks/listening.py" "$FUNCNAME" fsdd/strings.test.tsv
 }

@@ -36,14 +36,14 @@ def name(request):
     return request.param
 
 
-def same(one, other):
+def same(one, other, within=1e-5):
     """Equal answers, but for the rounding of sums in another order."""
     if isinstance(one, float):
-        return one == pytest.approx(other, abs=1e-5)
+        return one == pytest.approx(other, abs=within)
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(same(one[key], other[key], within) for key in one)
     if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(same(*each, within) for each in zip(one, other, strict=True))
     return one == other
 
 
@@ -138,7 +138,7 @@ def test_a_run_that_begins_from_another_is_its_copy(runs, name, tmp_path):
     after = begun(name, tmp_path, runs(name), data, max_epochs=1, learning_rate=1e-12)
     inputs = toy_inputs(name, runs(name))
     for one, other in zip(before.answer(inputs), after.answer(inputs), strict=True):
-        assert same(one, other)
+        assert same(one, other, within=1e-3)  # the statistics of batch norms go on being counted
 
 
 @pytest.mark.parametrize("name", [name for name, toy in TOYS.items() if toy.new])
