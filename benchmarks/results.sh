@@ -128,13 +128,15 @@ m4-hourly() { train "$FUNCNAME" forecaster "$data/series/m4/Hourly-train.csv" --
   --batch-size 256 --max-epochs 2; }
 
 walks=$data/trajectories
-eth-ucy() { # each scene by a model that was trained on the others
+walk() { # NAME OPTIONS: each scene by a model that was trained on the others
   for scene in biwi_eth biwi_hotel students crowds_zara01 crowds_zara02; do
-    train "walks-$scene" forecaster $(ls "$walks"/train/*.txt | grep -v $scene) \
+    train "$1-$scene" forecaster $(ls "$walks"/train/*.txt | grep -v $scene) \
       --valid $(ls "$walks"/val/*.txt | grep -v $scene) --test $(ls "$walks"/all_data/*.txt | grep $scene) \
-      --targets 3 4 --time 1 --series 2 --config "$recipes/trajectories.toml"
+      --targets 3 4 --time 1 --series 2 --config "$recipes/trajectories.toml" "${@:2}"
   done
 }
+eth-ucy() { walk "$FUNCNAME"; }
+eth-ucy-futures() { walk "$FUNCNAME" --horizons recursive --relative previous; } # whose futures are paths
 
 reverse() {
   $python "$recipes/reverse.py" >digits.tsv
@@ -212,7 +214,7 @@ spoken-digits-live() { # in one direction, and how long it takes to listen to al
 
 default="sst2-recurrent sst2-bag-of-words sst2-fixed-window atis-slots atis-intent names splice wnut17-crf wnut17-softmax
   ewt-upos multi30k-attention multi30k-bottleneck authors wikitext2 spelling seq2vec reverse
-  etth1 m4-hourly eth-ucy music colours spoken-digits spoken-digits-live
+  etth1 m4-hourly eth-ucy eth-ucy-futures music colours spoken-digits spoken-digits-live
   shapes-attention shapes-initial-state shapes-conditioned flickr-attention flickr-initial-state flickr-conditioned
   flickr-baselines moving-frames moving-stream moving-captions ball"
 for name in ${*:-$default}; do "$name"; done
