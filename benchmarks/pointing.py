@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     arguments = parser.parse_args()
     task = throughtime.load(arguments.run)
-    if task.model.attention is None:
-        raise SystemExit(f"{arguments.run} has no attention")
+    if task.model.attention is None or task.config.data.tokens != "word":
+        raise SystemExit(f"{arguments.run} has no attention for each word")
     table, true = read_table(arguments.table), defaultdict(dict)
     for row, path in enumerate(picture_paths(table, "image", arguments.table.parent)):
         true[path][table.column("caption")[row]] = table.column("objects")[row], table.column("named")[row]
@@ -43,7 +43,7 @@ def main() -> None:
         looked = answer["attention"]
         with Image.open(answer["input"]) as picture:
             size = picture.width
-        for thing, weights in zip(named, looked["weights"], strict=False):
+        for thing, weights in zip(named, looked["weights"][:-1], strict=True):
             if thing is None:
                 continue
             large = enlarge(np.array(weights, dtype=np.float32).reshape(looked["grid"]), (size, size))
@@ -51,6 +51,8 @@ def main() -> None:
             left, top, end, bottom = boxes[thing]
             pointed.append(left <= x < end and top <= y < bottom)
             covered.append((end - left) * (bottom - top) / size**2)
+    if not pointed:
+        raise SystemExit(f"no caption of {arguments.run} is true")
     result = {"pictures": len(true), "right": right / len(true), "words": len(pointed)}
     print(json.dumps(result | {"pointing": float(np.mean(pointed)), "chance": float(np.mean(covered))}))
 

@@ -136,7 +136,7 @@ walk() { # NAME OPTIONS: each scene by a model that was trained on the others
   done
 }
 eth-ucy() { walk "$FUNCNAME"; }
-eth-ucy-futures() { walk "$FUNCNAME" --horizons recursive --relative previous; } # whose futures are paths
+eth-ucy-futures() { walk "$FUNCNAME" --horizons recursive --relative previous --max-epochs 14; } # whose futures are paths
 
 reverse() {
   $python "$recipes/reverse.py" >digits.tsv

@@ -30,3 +30,14 @@ def test_two_predictors_are_trained_and_the_balls_move(tmp_path, capsys, monkeyp
     assert (out / "pixels/model.safetensors").exists() and (out / "coordinates/forecast.png").exists()
     assert main(["demo", "ball", *arguments]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_demo_that_is_stopped_compares_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(balls, "TRAIN", 100)
+    monkeypatch.setattr(balls, "VALID", 10)
+    monkeypatch.setattr(balls, "fit", lambda *_, **__: (None, False))
+    assert main(["demo", "ball", "--minutes", "0.02", "--out", str(tmp_path / "ball"), "--json"]) == 130
+    said = capsys.readouterr()
+    assert not said.out and "stopped before the predictors could be compared" in said.err
+    assert main(["demo", "ball", "--minutes", "0", "--out", str(tmp_path / "no")]) == 2
+    assert "--minutes 0 leaves no time to train" in capsys.readouterr().err and not (tmp_path / "no").exists()

@@ -52,7 +52,7 @@ def test_pictures_may_lie_in_a_folder_of_their_own(tmp_path):
     saved(tmp_path / "photographs/a.png")
     path = table(tmp_path, ["a.png,one"])
     with pytest.raises(
-        DataError, match=r"a.png is not there: give the path from the table's folder, or --folder"
+        DataError, match=r"a.png is not there: paths in a table go from its folder, or --folder"
     ):
         read_captioned([path], 8)
     assert len(read_captioned([path], 8, folder=tmp_path / "photographs")) == 1

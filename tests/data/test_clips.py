@@ -7,8 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from throughtime.data.clips import Sampling, pad_clips, read_clip, read_clips, read_labelled_clips
-from throughtime.data.video import write_video
+from throughtime.data.clips import (
+    Sampling,
+    _from_video,
+    pad_clips,
+    read_clip,
+    read_clips,
+    read_labelled_clips,
+)
+from throughtime.data.video import upright, write_video
 from throughtime.errors import DataError
 
 
@@ -51,7 +58,9 @@ def test_a_video_is_read_at_a_rate(tmp_path):
 
 
 def test_a_folder_has_no_rate(tmp_path):
-    with pytest.raises(DataError, match="which has no times: take --every"):
+    with pytest.raises(
+        DataError, match="which has no times, and 2 frames per second are to be read: give videos"
+    ):
         read_clip(film(tmp_path / "a"), 8, Sampling(rate=2))
 
 
@@ -80,14 +89,44 @@ def test_a_damaged_frame_is_named(tmp_path):
         read_clip(tmp_path / "a", 8)
 
 
-def test_a_video_that_breaks_off_is_named_or_shorter(tmp_path):
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_a_video_that_breaks_off_is_named(tmp_path, share):
     random = np.random.default_rng(0)
-    frames = [Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(9)]
+    frames = [Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(40)]
     write_video(tmp_path / "a.mkv", frames)
     whole = (tmp_path / "a.mkv").read_bytes()
-    (tmp_path / "a.mkv").write_bytes(whole[: len(whole) // 20])
-    with pytest.raises(DataError, match=r"a\.mkv"):
+    assert read_clip(tmp_path / "a.mkv", 8).total == 40
+    (tmp_path / "a.mkv").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DataError, match=r"a\.mkv (breaks off \d\.\d s before its end|cannot be read)"):
         read_clip(tmp_path / "a.mkv", 8)
+
+
+def test_the_rate_is_kept_to_where_times_are_rounded_or_frames_are_missing(monkeypatch, tmp_path):
+    def chosen(times, rate):
+        picture = Image.new("RGB", (8, 8))
+        monkeypatch.setattr("throughtime.data.clips.read_video", lambda path: ((t, picture) for t in times))
+        return _from_video(tmp_path / "a.mkv", 8, Sampling(rate=rate)).chosen
+
+    rounded = [round(k / 30, 3) for k in range(31)]
+    assert chosen(rounded, 15) == list(range(0, 31, 2)) and chosen(rounded, 3) == [0, 10, 20, 30]
+    assert chosen(rounded, 30) == list(range(31))
+    slow = [0, 0.1, 0.2, 0.3, *(5 + k / 30 for k in range(31))]
+    assert chosen(slow, 2) == [0, 4, 19, 34]
+
+
+def test_a_picture_is_no_clip(tmp_path):
+    folder = film(tmp_path / "a")
+    with pytest.raises(DataError, match="is one picture: give a folder of frames or a video"):
+        read_clip(folder / "1.png", 8)
+
+
+def test_a_video_is_turned_as_the_camera_was_held():
+    """-90 degrees is how telephones write that they were held upright: what is on the right is below."""
+    picture = Image.new("RGB", (16, 8))
+    picture.paste((255, 255, 255), (8, 0, 16, 8))  # the right half
+    shown = upright(picture, -90)
+    assert shown.size == (8, 16)
+    assert np.asarray(shown)[8:].mean() > 250 and np.asarray(shown)[:8].mean() < 5
 
 
 def test_frames_that_are_no_rgb_are_made_so_and_counted(tmp_path, caplog):

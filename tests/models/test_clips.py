@@ -64,6 +64,20 @@ def test_a_frame_is_read_beside_what_changed():
     assert torch.allclose(encoder(clips, lengths)[0], torch.cat([y, x], -1), atol=1e-6)
 
 
+def test_frames_of_a_clip_are_mirrored_together():
+    """In training, too, nothing changes between frames that are alike."""
+    encoder = make_encoder().train()
+    for norm in encoder.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.eval()
+    clips = make_clips(1, 1, 1, 1, 1, 1, 1, 1)[0].expand(-1, 6, -1, -1, -1).contiguous()
+    x = encoder.forward(clips, torch.full((8,), 6))[0][..., 12:]
+    assert torch.equal(x[:, 1:], x[:, :-1])
+    plain = encoder.eval()(clips, torch.full((8,), 6))[0][..., 12:]
+    mirrored = (x != plain).any(-1).any(-1)
+    assert mirrored.any() and not mirrored.all()
+
+
 def test_what_is_seen_is_where_things_are_and_what_they_are():
     """The second part of a frame's features is the largest value of each feature of the places."""
     encoder = make_encoder().frames

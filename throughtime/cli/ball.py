@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from throughtime.cli.output import Json, messages, write_json
+from throughtime.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,8 @@ def ball(
     from throughtime.train.film import draw_film
     from throughtime.train.run import Run, new_folder
 
+    if not minutes > 0:
+        raise ConfigError(f"--minutes {minutes:g} leaves no time to train: give more than 0")
     folder, console = out or new_folder("ball"), messages()
     Run.check_new(folder)
     clips = world.make_clips(TEST, balls, seed=2)
@@ -47,11 +50,12 @@ def ball(
     console.print(_strip(clips.pixels[0, ::3]), markup=False, highlight=False)
     console.print("\nFrom the pixels: a convolutional network sees, an LSTM goes on.")
     training = TrainingConfig(max_minutes=minutes, learning_rate=3e-3)
-    model = world.train_on_pixels(
-        folder / "pixels", world.BallConfig(balls=balls, training=training), console
-    )
+    config = world.BallConfig(balls=balls, training=training)
+    if (model := world.train_on_pixels(folder / "pixels", config, console)) is None:
+        return _stopped(folder)
     console.print("\nFrom the coordinates: the forecaster, with a mixture of Gaussians.")
-    task = world.train_on_coordinates(folder / "coordinates", balls, minutes, console)
+    if (task := world.train_on_coordinates(folder / "coordinates", balls, minutes, console)) is None:
+        return _stopped(folder)
     found: dict[str, Numbers] = {
         "constant velocity": world.constant_velocity(clips.positions),
         "from pixels": model.predict(world.batch_of(clips, list(range(TEST))).frames, world.STEPS).numpy(),
@@ -71,6 +75,12 @@ def ball(
     _tell(errors)
     console.print(f"the balls move in {folder / 'ball.gif'}", soft_wrap=True, markup=False)
     return 0
+
+
+def _stopped(folder: Path) -> int:
+    """The exit status after Ctrl-C, of which something is said."""
+    messages().print(f"stopped before the predictors could be compared: {folder}", markup=False)
+    return 130
 
 
 def _tell(errors: dict[str, Numbers]) -> None:

@@ -29,6 +29,7 @@ def world(
     """Make pictures of coloured shapes, still or moving, with captions that are true of them."""
     from throughtime.data.motion import write_clips
     from throughtime.data.shapes import LEAST_SIZE, write_scenes
+    from throughtime.data.video import check_video
 
     if folder.exists():
         raise ConfigError(f"{folder} is there already: give a new folder")
@@ -36,6 +37,12 @@ def world(
         raise ConfigError(f"--size {size} is too small to tell shapes apart: give {LEAST_SIZE} or more")
     if min(scenes, clips) < 0 or not scenes + clips:
         raise ConfigError(f"--scenes {scenes} --clips {clips} leaves nothing to make: give 1 or more of one")
+    if seed < 0:
+        raise ConfigError(f"--seed {seed} is below 0: give 0 or more")
+    if video and not clips:
+        raise ConfigError("--video is about clips: say how many, as in --clips 100")
+    if video:
+        check_video()
     if scenes:
         write_scenes(folder, scenes, size, seed)
         messages().print(f"{scenes} scenes: {folder / 'captions.jsonl'}", soft_wrap=True, markup=False)

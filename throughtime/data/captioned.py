@@ -99,7 +99,7 @@ def read_captioned(
             raise DataError(f"{message}: give each picture a text in the column {caption}")
         logger.warning("%s: they are left out", message)
     found = list(captions)
-    clips = is_clip(found[0])
+    clips = is_clip(next((path for path in found if path.exists()), found[0]))
     pixels, kept = read_seen(found, clips, size, sampling, list(places.values()), skip_damaged)
     return Captioned(pixels, [found[k] for k in kept], [captions[found[k]] for k in kept])
 
@@ -114,10 +114,11 @@ def read_seen(
 ) -> tuple[list[Pixels], list[int]]:
     """The pictures (`read_pictures`) or `clips` (`read_clips`) that can be read, and which of the paths.
 
-    Raises what these do, and `DataError` for a path of the other kind.
+    Raises what these do, and `DataError` for a path of the other kind, which is left out where what is
+    damaged is.
     """
     for k, path in enumerate(paths):
-        if path.exists() and is_clip(path) != clips:
+        if not skip_damaged and path.exists() and is_clip(path) != clips:
             place = "" if places is None else f"{places[k]}: "
             kinds = "a clip, and pictures are" if is_clip(path) else "no clip, and clips are"
             raise DataError(f"{place}{path} is {kinds} read here: give one kind, as in training")

@@ -33,7 +33,7 @@ from throughtime.errors import DataError
 logger = logging.getLogger(__name__)
 
 #: The ends of the names of video files.
-VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
+VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif", ".3gp", ".ts", ".wmv")
 
 
 class Sampling(NamedTuple):
@@ -89,22 +89,23 @@ def is_clip(path: Path) -> bool:
 
 def frame_files(folder: Path) -> list[Path]:
     """The pictures in a folder in natural order; raises `DataError` where there is none."""
-    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    files = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
     if not files:
         raise DataError(f"{folder} has no frames: give a folder of PNG or JPEG files, one for each frame")
     return sorted(files, key=_natural)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """What sorts 2 before 10: numbers by their value, before words."""
-    parts = re.split(r"(\d+)", path.name)
+    """What sorts 2 before 10, and a name before the same with a number behind it."""
+    parts = re.split(r"(\d+)", path.stem)
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts if part]
 
 
 def _from_folder(folder: Path, size: int, sampling: Sampling) -> Frames:
     if sampling.rate is not None:
         raise DataError(
-            f"{folder} is a folder of frames, which has no times: take --every in place of --rate"
+            f"{folder} is a folder of frames, which has no times, and {sampling.rate:g} frames per second "
+            "are to be read: give videos, or train with --every in place of --rate"
         )
     files = frame_files(folder)
     chosen = list(range(0, len(files), sampling.every))
@@ -121,16 +122,17 @@ def _from_folder(folder: Path, size: int, sampling: Sampling) -> Frames:
 
 
 def _from_video(path: Path, size: int, sampling: Sampling) -> Frames:
-    pixels, chosen, total = [], list[int](), 0
+    if path.suffix.lower() in SUFFIXES:
+        raise DataError(f"{path} is one picture: give a folder of frames or a video")
+    pixels, chosen, total, due = [], list[int](), 0, 0
     for number, (seconds, picture) in enumerate(read_video(path)):
         total += 1
-        if sampling.rate is None:
-            due = number % sampling.every == 0
-        else:
-            due = seconds * sampling.rate >= len(chosen) - 1e-6
-        if due:
+        # Some files count time in whole milliseconds.
+        passed = number / sampling.every if sampling.rate is None else (seconds + 1e-3) * sampling.rate
+        if passed >= due:
             pixels.append(fit_picture(picture, size))
             chosen.append(number)
+            due = int(passed) + 1
     if not pixels:
         raise DataError(f"{path} has no frames: give a video with at least one")
     return Frames(np.stack(pixels), chosen, total, Counter({"RGB": len(pixels)}))
@@ -247,9 +249,11 @@ def pad_clips(clips: Sequence[Pixels]) -> tuple[UInt8[Tensor, "B T 3 H W"], Int[
 
 def _labels(value: Any, column: str, place: str) -> list[str]:
     """The labels in a field: of a list, or between spaces."""
-    each: Iterable[Any] = (
-        value.split() if isinstance(value, str) else value if isinstance(value, list) else ()
-    )
+    each: Iterable[Any] = ()
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        each = value.split()
+    elif isinstance(value, list) and all(isinstance(label, str | int) for label in value):
+        each = value
     found = [str(label).strip() for label in each]
     if not found or not all(found):
         raise DataError(

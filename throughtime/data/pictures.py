@@ -94,7 +94,11 @@ def load_picture(path: Path, size: int) -> Loaded:
     except UnidentifiedImageError:
         raise DataError(f"{path} is no picture that can be read: give PNG or JPEG") from None
     except FileNotFoundError:
-        raise DataError(f"{path} is not there: give the path from the table's folder, or --folder") from None
+        raise DataError(f"{path} is not there: paths in a table go from its folder, or --folder") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder: give a picture, PNG or JPEG") from None
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # the library raises whatever its decoders do
         reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise DataError(f"{path} is damaged: {reason}; mend it or leave it out") from None

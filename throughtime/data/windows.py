@@ -71,7 +71,7 @@ class WindowBatch(ExampleBatch):
     def in_units(self, forecast: Float[Tensor, "_ H C"]) -> Floats:
         """What was forecast of each row, or several times of the only one, in the units of the data."""
         values = forecast.double()
-        if values.shape[-1] == 2:
+        if self.angle.any():
             values = turn(values, self.angle)
         return np.asarray(values + self.centre[:, None])
 
@@ -208,13 +208,16 @@ class Windows:
         inputs.append(np.repeat(own[:, None], len(steps), 1))
         ahead = np.clip((rows - at[:, None] + 1) / framing.horizon, 0, 1)
         inputs.append(np.stack([rows >= at[:, None], ahead], -1))
+        missing = self._missing[inside]
+        if framing.positions:  # whose dimensions are mixed
+            missing = np.broadcast_to(missing.any(-1, keepdims=True), missing.shape).copy()
         batch = WindowBatch(
             number=number,
             inputs=_tensor(np.concatenate(inputs, -1)),
             before=_tensor(before - centre[:, None]),
             values=_tensor(values - centre[:, None]),
             base=_tensor(base),
-            missing=torch.from_numpy(self._missing[inside]),
+            missing=torch.from_numpy(missing),
             scale=_tensor(scale),
             centre=torch.from_numpy(centre),
             angle=torch.zeros(len(origins), dtype=torch.float64),

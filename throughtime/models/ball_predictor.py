@@ -76,7 +76,8 @@ class BallPredictor(nn.Module):
         self, frames: UInt8[Tensor, "B T 3 H W"], steps: int
     ) -> tuple[Float[Tensor, "B T 2K"], Float[Tensor, "B R 2K"]]:
         """Where balls are seen, and where they are predicted in all frames from the second one on."""
-        x = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        clips = torch.arange(len(frames), device=frames.device).repeat_interleave(frames.shape[1])
+        x = self.encoder(frames.flatten(0, 1), clips).unflatten(0, frames.shape[:2])
         seen = self.see(x)
         looks = self.look(x.mean(1)).tanh()
         moved = seen.diff(dim=1, prepend=seen[:, :1])

@@ -32,13 +32,16 @@ class FrameEncoder(nn.Module):
         check_sizes(size=size, features=features)
         self.grid, self.features = grid, features + grid.features
         with torch.no_grad():
-            places, _ = grid(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+            places, _ = grid.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        grid.train()
         self.join = nn.Linear(places.shape[1] * places.shape[2], features)
         nn.init.kaiming_normal_(self.join.weight, nonlinearity="relu")
 
-    def forward(self, frames: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N F"]:
-        """A vector for each frame."""
-        places, _ = self.grid(frames)
+    def forward(
+        self, frames: UInt8[Tensor, "N 3 H W"], clips: Int[Tensor, "N"] | None = None
+    ) -> Float[Tensor, "N F"]:
+        """A vector for each frame, which is of a clip with the number that `clips` has for it."""
+        places, _ = self.grid(frames, clips)
         return torch.cat([self.join(places.flatten(1)).relu(), places.amax(1)], -1)
 
 
@@ -92,7 +95,7 @@ class ClipEncoder(nn.Module):
         Padding is not looked at.
         """
         real = ~padding_mask(lengths, source.shape[1])
-        seen = self.frames(source[real])
+        seen = self.frames(source[real], real.nonzero()[:, 0])
         x = seen.new_zeros(*source.shape[:2], self.frames.features)
         x[real] = seen
         changed = x.diff(dim=1, prepend=x[:, :1])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from throughtime.errors import ConfigError, ShapeError
@@ -52,7 +52,7 @@ class PictureGrid(nn.Module):
 
     In training half of the pictures are mirrored, and their features back: what is on the left stays there. A
     network alone may learn to tell of each place what is eight pixels right of it, which serves as well; a
-    mirrored one then tells what is left of it.
+    mirrored one then tells what is left of it. Frames of a clip are mirrored together or not at all.
 
     network   from pixels [B, 3, H, W] to [B, C, h, w]; its attribute `channels` is C.
     features  of each place: F.
@@ -78,9 +78,11 @@ class PictureGrid(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(
-        self, pixels: UInt8[Tensor, "B 3 H W"]
+        self, pixels: UInt8[Tensor, "B 3 H W"], clips: Int[Tensor, "B"] | None = None
     ) -> tuple[Float[Tensor, "B S F"], Float[Tensor, "S 2"]]:
         """The features of each of S = h w places, and their x and y.
+
+        Where pictures are frames, `clips` has of each the number of its clip, below B.
 
         Raises `ShapeError` where `pixels` is no batch of pictures in bytes.
         """
@@ -90,17 +92,20 @@ class PictureGrid(nn.Module):
                 f"{list(pixels.shape)}"
             )
         scaled = (pixels.to(self.mean.dtype) / 255 - self.mean) / self.deviation
-        found = self._find(scaled.contiguous(memory_format=torch.channels_last))
+        found = self._find(clips, scaled.contiguous(memory_format=torch.channels_last))
         y, x = (middles(count, found) for count in found.shape[2:])
         places = torch.cartesian_prod(y, x).flip(-1)
         seen = found.flatten(2).transpose(1, 2)
         return self.project(torch.cat([seen, places.expand(len(seen), -1, -1)], -1)).relu(), places
 
-    def _find(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+    def _find(
+        self, clips: Int[Tensor, "B"] | None, pixels: Float[Tensor, "B 3 H W"]
+    ) -> Float[Tensor, "B C h w"]:
         """The features of the network."""
         if not self.training:
             return self.network(pixels)
-        mirrored = (torch.rand(len(pixels), device=pixels.device) < 0.5)[:, None, None, None]
+        mirrored = torch.rand(len(pixels), device=pixels.device) < 0.5
+        mirrored = (mirrored if clips is None else mirrored[clips])[:, None, None, None]
         found = self.network(torch.where(mirrored, pixels.flip(-1), pixels))
         return torch.where(mirrored, found.flip(-1), found)
 

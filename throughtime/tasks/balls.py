@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ TRAIN, VALID, BATCH = 3000, 200, 50
 class BallConfig(Config):
     """Everything that decides a training from pixels."""
 
+    task: Literal["ball"] = "ball"
     balls: int = Field(1, ge=1, le=3, description="Balls in the box.")
     channels: tuple[int, ...] = Field((8, 16, 32), min_length=1, description="Channels of the convolutions.")
     features: int = Field(64, ge=1, description="Features of a frame.")
@@ -96,8 +97,11 @@ def batch_of(clips: BallClips, rows: list[int], number: int = 0) -> ClipBatch:
     return ClipBatch(number=number, frames=frames, positions=positions)
 
 
-def train_on_pixels(folder: Path, config: BallConfig, console: Console) -> BallPredictor:
-    """The model of a new run that learned to see balls and to predict them, with its best weights."""
+def train_on_pixels(folder: Path, config: BallConfig, console: Console) -> BallPredictor | None:
+    """The model of a new run that learned to see balls and to predict them, with its best weights.
+
+    None where Ctrl-C stopped the training.
+    """
     train, valid = (make_clips(*each) for each in ((TRAIN, config.balls, 0), (VALID, config.balls, 1)))
     torch.manual_seed(config.training.seed)
     grid = PictureGrid(Convolution(config.channels), config.channels[-1])
@@ -105,13 +109,14 @@ def train_on_pixels(folder: Path, config: BallConfig, console: Console) -> BallP
     everything = batch_of(valid, list(range(VALID)))
 
     def validate() -> dict[str, float]:
+        batch = everything.to(next(model.parameters()).device)
         with evaluating(model):
-            errors = distances(model.predict(everything.frames, STEPS), valid)
-            loss = model.loss(everything)
+            errors = distances(model.predict(batch.frames, STEPS).cpu(), valid)
+            loss = model.loss(batch)
         return {"loss": loss.total.item() / loss.count, "error": float(errors.mean())}
 
     run = Run.create(folder, config.to_toml(), {})
-    fit(
+    _, finished = fit(
         model,
         Buckets([1] * TRAIN, BATCH, lambda rows, number: batch_of(train, rows, number), config.training.seed),
         run,
@@ -123,12 +128,17 @@ def train_on_pixels(folder: Path, config: BallConfig, console: Console) -> BallP
         read=lambda loss: f"{loss:.4f} box widths",
         console=console,
     )
+    if not finished:
+        return None
     load_weights(model, read_tensors(run.model)[0])
-    return model.eval()
+    return model.cpu().eval()
 
 
-def train_on_coordinates(folder: Path, balls: int, minutes: float, console: Console) -> ForecasterTask:
-    """The forecaster of a new run, with a mixture of Gaussians over all coordinates at once."""
+def train_on_coordinates(folder: Path, balls: int, minutes: float, console: Console) -> ForecasterTask | None:
+    """The forecaster of a new run, with a mixture of Gaussians over all coordinates at once.
+
+    None where Ctrl-C stopped the training.
+    """
     files = folder.with_name("train.csv"), folder.with_name("valid.csv")
     for path, count, seed in zip(files, (TRAIN, VALID), (0, 1), strict=True):
         write_positions(path, make_clips(count, balls, seed).positions)
@@ -148,7 +158,8 @@ def train_on_coordinates(folder: Path, balls: int, minutes: float, console: Cons
         search=ForecastConfig(samples=1),
         training=ForecasterTraining(max_minutes=minutes, learning_rate=3e-3),
     )
-    ForecasterTask.train(config, folder, console)
+    if not ForecasterTask.train(config, folder, console).finished:
+        return None
     task: ForecasterTask = load(folder)
     return task
 

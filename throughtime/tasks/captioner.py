@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 import tyro
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
 from throughtime.config import ChoiceConfig, Config
-from throughtime.data.batches import Buckets, ExampleBatch, pad
+from throughtime.data.batches import Buckets, ExampleBatch, by_length, pad
 from throughtime.data.captioned import Captioned, list_seen, read_captioned, read_seen
-from throughtime.data.clips import pad_clips
+from throughtime.data.clips import EVERY_FRAME, pad_clips
 from throughtime.data.pictures import Pixels
 from throughtime.data.tokens import BOUNDARY, Ids, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.sequences import Hypothesis
@@ -30,7 +30,7 @@ from throughtime.models.clips import ClipEncoder, FrameEncoder
 from throughtime.nn.backbone import Backbone, read_scaling
 from throughtime.nn.convolution import Convolution, PictureGrid
 from throughtime.tasks.search import SearchConfig, search_tokens
-from throughtime.tasks.seen import SeenConfig
+from throughtime.tasks.seen import SeenConfig, check_channels
 from throughtime.tasks.task import Corpus, Paths, Report, Task, check_cell, divide
 from throughtime.tasks.vectors import put_vectors
 from throughtime.train.captions import caption_metrics, caption_signatures
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Pictures that are encoded side by side when the model is used.
-ROWS = 64
+#: Pictures, or frames of clips, that are encoded side by side when the model is used.
+ROWS, FRAMES = 64, 512
 #: Pictures that are shown as training goes on, and in the figure.
 SHOWN, DRAWN = 3, 12
 
@@ -78,7 +78,6 @@ class CaptionerConfig(ChoiceConfig):
     """The model: what sees, and what tells."""
 
     read_by: ClassVar = {
-        "cell": ("attention", "initial-state"),
         "attention": ("attention",),
         "doubly_stochastic": ("attention",),
     }
@@ -113,6 +112,14 @@ class CaptionerConfig(ChoiceConfig):
     fine_tune: bool = Field(False, description="Train the backbone too; else it stays as it is.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout on embeddings, between layers, on output.")
     tied: bool = Field(True, description="Tie the softmax to the embedding where their sizes are the same.")
+
+    @model_validator(mode="after")
+    def _check_network(self) -> Self:
+        if self.fine_tune and self.backbone is None:
+            raise ValueError("--fine-tune is for a pretrained network: add --backbone, or leave it out")
+        if self.backbone is not None and self.channels != type(self).model_fields["channels"].default:
+            raise ValueError("--channels are not read with --backbone: leave them out")
+        return self
 
 
 class CaptionTraining(TrainingConfig):
@@ -183,6 +190,7 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
     ) -> dict[str, Any]:
         """The tokeniser, the length of the longest caption, what the backbone is, whether there are clips."""
         data, texts = config.data, list(chain.from_iterable(train.captions))
+        _check_kind(config, train.clips)
         tokeniser, longest = fit_tokeniser(data.tokens, texts, data.vocabulary), 0
         if before is not None:
             tokeniser, longest = tokeniser_from_json(before["tokeniser"]).grown(tokeniser), before["longest"]
@@ -202,11 +210,14 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
             "clips": train.clips,
         }
 
-    def prepare(self) -> None:
-        """Put the pretrained network and the pretrained vectors in."""
+    def load_pretrained(self) -> None:
+        """Put the pretrained network in."""
         for network in self.model.modules():
             if isinstance(network, Backbone) and self.config.model.backbone is not None:
                 network.load(self.config.model.backbone)
+
+    def prepare(self) -> None:
+        """Put the pretrained vectors in."""
         if (path := self.config.data.vectors) is not None:
             put_vectors(self.model.embedding, self.tokeniser.texts, path)
 
@@ -286,9 +297,9 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
 
     def input_batches(self, inputs: Sequence[str | Path]) -> Iterator[tuple[list[int], CaptionBatch]]:
         """Pictures side by side, without captions."""
-        for start in range(0, len(inputs), ROWS):
-            part = inputs[start : start + ROWS]
-            source, lengths = _sources(self._pixels(part))
+        pixels = self._pixels(inputs)
+        for rows in _groups(pixels):
+            source, lengths = _sources([pixels[row] for row in rows])
             none = torch.empty(0, dtype=torch.int64)
             batch = CaptionBatch(
                 source=source,
@@ -298,7 +309,7 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
                 targets=none[None],
                 target_lengths=none,
             )
-            yield [*range(start, start + len(part))], batch.to(self._device)
+            yield rows, batch.to(self._device)
 
     def show(self, answer: dict[str, Any]) -> str:
         """The caption; several of them one below the other, with their log-probabilities."""
@@ -334,7 +345,7 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
     def _make_model(self, backbone: dict[str, Any] | None) -> Captioner:
         config = self.config.model
         size = config.hidden if config.embedding is None else config.embedding
-        self.grid = _make_grid(config, backbone)
+        self.grid = _make_grid(config, self.config.data.size, backbone)
         return Captioner(
             self._make_encoder(self.grid),
             self.tokeniser.size,
@@ -383,8 +394,7 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
 
     def _loss(self, part: EncodedCaptions) -> Metrics:
         total, count = 0.0, 0
-        for start in range(0, len(part.captions), ROWS):
-            rows = [*range(start, min(start + ROWS, len(part.captions)))]
+        for rows in _groups(part.part.pixels):
             with torch.no_grad():
                 loss = self.model.loss(_batch(part, rows, 0).to(self._device))
             total, count = total + loss.total.item(), count + loss.count
@@ -393,13 +403,15 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
     @torch.no_grad()
     def _search(self, pixels: Sequence[Pixels], search: SearchConfig) -> list[list[Hypothesis]]:
         """The captions of each picture, the best first."""
-        found = []
-        for start in range(0, len(pixels), ROWS):
-            part = pixels[start : start + ROWS]
+        found: list[list[Hypothesis]] = [[] for _ in pixels]
+        for rows in _groups(pixels):
+            part = [pixels[row] for row in rows]
             source, lengths = (each.to(self._device) for each in _sources(part))
             most = torch.full((len(part),), self.longest + 1)
             seeds = [zlib.crc32(picture.tobytes()) for picture in part]
-            found += search_tokens(self.model, self.model.begin(source, lengths), most, seeds, search)
+            best = search_tokens(self.model, self.model.begin(source, lengths), most, seeds, search)
+            for row, each in zip(rows, best, strict=True):
+                found[row] = each
         return found
 
     def _pixels(self, paths: Sequence[str | Path]) -> list[Pixels]:
@@ -408,6 +420,17 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
 
     def _text(self, ids: Iterable[int]) -> str:
         return self.tokeniser.decode(ids).strip()
+
+
+def _check_kind(config: CaptionTaskConfig, clips: bool) -> None:
+    """Raise `ConfigError` for options that clips read and pictures do not."""
+    if clips:
+        return
+    if config.data.sampling != EVERY_FRAME:
+        raise ConfigError("--every and --rate say which frames of clips are read, and these are pictures")
+    model = config.model
+    if model.model == "conditioned" and model.cell != CaptionerConfig.model_fields["cell"].default:
+        raise ConfigError('--cell is not read with --model conditioned, which has "image_rnn": leave it out')
 
 
 def _read(data: CaptionsConfig, paths: Paths) -> Captioned:
@@ -422,8 +445,9 @@ def _read(data: CaptionsConfig, paths: Paths) -> Captioned:
     )
 
 
-def _make_grid(config: CaptionerConfig, backbone: dict[str, Any] | None) -> PictureGrid:
+def _make_grid(config: CaptionerConfig, size: int, backbone: dict[str, Any] | None) -> PictureGrid:
     if backbone is None:
+        check_channels(size, config.channels)
         return PictureGrid(Convolution(config.channels), config.features)
     try:
         network = Backbone(backbone["network"], config.fine_tune)
@@ -447,6 +471,12 @@ def _batch(data: EncodedCaptions, rows: Sequence[int], number: int) -> CaptionBa
         targets=targets,
         target_lengths=lengths,
     )
+
+
+def _groups(pixels: Sequence[Pixels]) -> Iterator[list[int]]:
+    """The numbers of all pictures, or of clips of about equal length, that are encoded side by side."""
+    frames = [len(each) if each.ndim == 4 else FRAMES // ROWS for each in pixels]
+    return by_length(frames, FRAMES)
 
 
 def _sources(pixels: Sequence[Pixels]) -> tuple[Tensor, Tensor]:

@@ -223,8 +223,19 @@ class ForecasterTask(Task[Part, Encoded]):
                 for name in ("targets", "statistics", "step", "season", "cycles", "lags", "context")
             }
         data, model = config.data, config.model
+        if data.positions and (model.centre == "global" or model.scale == "mean"):
+            raise ConfigError(
+                "--centre global and --scale mean depend on where the coordinates begin, and forecasts of "
+                "--positions do not: take others, such as --centre last --scale changes"
+            )
         step = train.series[0].step
         season = data.season or natural_season(step)
+        lags = _lags(config, season)
+        if config.training.noise and (lags or model.relative == "season"):
+            raise ConfigError(
+                "--lags, which the season is by default, and --relative season show values without the "
+                "--noise: add --lags without numbers, and take another --relative"
+            )
         constant = [one for one in train.series if (np.ptp(one.values, axis=0) == 0).all()]
         if constant:
             logger.warning(
@@ -240,7 +251,7 @@ class ForecasterTask(Task[Part, Encoded]):
             "step": str(step),
             "season": season,
             "cycles": natural_cycles(step) if data.calendar is None else list(data.calendar),
-            "lags": _lags(config, season),
+            "lags": lags,
             "context": model.context or 2 * max(season, model.horizon),
         }
 
@@ -476,7 +487,7 @@ class ForecasterTask(Task[Part, Encoded]):
 
 def _lags(config: ForecasterConfig, season: int) -> list[int]:
     lags = config.model.lags
-    if config.data.positions:  # which are turned in training, and what stands beside them is not
+    if config.data.positions:  # which are turned, and what stands beside them is not
         if lags:
             raise ConfigError("--lags are not read with --positions: leave them out")
         return []

@@ -31,7 +31,7 @@ from throughtime.heads.per_step import PerStep
 from throughtime.models.clips import ClipEncoder, FrameEncoder
 from throughtime.models.frame_tagger import FrameTagger
 from throughtime.nn.convolution import Convolution, PictureGrid
-from throughtime.tasks.seen import SeenConfig
+from throughtime.tasks.seen import SeenConfig, check_channels
 from throughtime.tasks.task import Corpus, Paths, Report, Task, check_cell, divide
 from throughtime.train.classification import calibrate, class_rows, confusion_matrix
 from throughtime.train.config import TrainingConfig
@@ -139,6 +139,7 @@ class FrameTaggerTask(Task[LabelledClips, EncodedClips]):
         except (KeyError, TypeError) as error:
             raise RunError(f"the description of the input is damaged: {error}") from None
         model = config.model
+        check_channels(config.data.size, model.channels)
         grid = PictureGrid(Convolution(model.channels), model.channels[-1])
         options = model.model_dump(include={"cell", "hidden", "layers", "bidirectional", "dropout"})
         encoder = ClipEncoder(FrameEncoder(grid, config.data.size, model.features), **options)

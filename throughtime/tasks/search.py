@@ -62,10 +62,10 @@ class Decoder(Protocol):
 def search_tokens(
     model: Decoder, state: Any, most: Int[Tensor, "B"], seeds: Sequence[int], search: SearchConfig
 ) -> list[list[Hypothesis]]:
-    """The outputs of each row of a state, the best first, of at most so many tokens, the last one counted.
+    """The outputs of each row of a state, of at most so many tokens, the last one counted.
 
-    What is drawn for a row depends on it, the number that stands for its input in `seeds`, and the seed of
-    the search alone.
+    Those that were searched for come the best first, those that were drawn as they were. What is drawn for a
+    row depends on it, the number that stands for its input in `seeds`, and the seed of the search alone.
     """
 
     def step(tokens: Tensor, state: Any) -> tuple[Tensor, Any]:

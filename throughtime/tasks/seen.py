@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from throughtime.data.clips import Sampling
+from throughtime.errors import ConfigError
 from throughtime.tasks.task import DataConfig
+
+
+def check_channels(size: int, channels: Sequence[int]) -> None:
+    """Raise `ConfigError` where so many channels cannot halve pictures of this size, or leave one place."""
+    if size <= (step := 2 ** len(channels)) or size % step:
+        raise ConfigError(
+            f"{len(channels)} channels halve the sides of a picture as many times, and --size {size} is no "
+            f"multiple of {step} above it: give {max(size // step, 1) * step + step}, or fewer --channels"
+        )
 
 
 class SeenConfig(DataConfig):

@@ -35,7 +35,7 @@ class SeriesConfig(DataConfig):
     past: tuple[str, ...] = Field((), description="Columns of numbers known once they have happened.")
     static: tuple[str, ...] = Field((), description="Columns of numbers that do not change within a series.")
     positions: bool = Field(
-        False, description="The two targets are a place: turned at random in training; ADE and FDE."
+        False, description="The two targets are a place, whatever the direction; ADE and FDE."
     )
     missing: Missing = Field("refuse", description="What becomes of numbers that are missing.")
     season: int | None = Field(

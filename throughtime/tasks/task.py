@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import (
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from throughtime.cells.library import find_cell
 from throughtime.config import Config
 from throughtime.data.split import hold_out
-from throughtime.errors import CellError, ConfigError, RunError
+from throughtime.errors import CellError, ConfigError, DataError, RunError
 from throughtime.nn.recurrent import Recurrent
 from throughtime.nn.state import State
 from throughtime.train.checkpoint import Checkpoint, load_weights, read_tensors, take_over
@@ -201,6 +202,9 @@ class Task(ABC, Generic[P, E]):
 
         return read_lines(path)
 
+    def load_pretrained(self) -> None:
+        """What is done once to the untrained model of a run that begins from no other."""
+
     def prepare(self) -> None:
         """What is done once to the untrained model of a new run."""
 
@@ -257,6 +261,8 @@ class Task(ABC, Generic[P, E]):
         torch.manual_seed(config.training.seed)
         task = cls._sized(config, processor)
         data = task._read_all(corpus)
+        if start is None:
+            task.load_pretrained()
         task.prepare()
         if start is not None:
             take_over(task.model, read_tensors(start.model)[0])
@@ -318,14 +324,17 @@ class Task(ABC, Generic[P, E]):
         return torch.stack(found)
 
     def predict(self, inputs: Iterable[Any], rows: int = 64) -> Iterator[dict[str, Any]]:
-        """The prediction for each input in turn, `rows` of them computed at a time."""
-        group: list[Any] = []
-        for each in inputs:
-            group.append(each)
-            if len(group) == rows:
-                yield from self.answer(group)
-                group = []
-        yield from self.answer(group) if group else []
+        """The prediction for each input in turn, `rows` of them computed at a time.
+
+        Where one cannot be read there are those before it, and then the error.
+        """
+        left = iter(inputs)
+        while group := list(islice(left, rows)):
+            try:
+                answers: Iterable[dict[str, Any]] = self.answer(group)
+            except DataError:
+                answers = (answer for each in group for answer in self.answer([each]))
+            yield from answers
 
     @property
     def _device(self) -> torch.device:
