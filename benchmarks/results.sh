@@ -207,7 +207,7 @@ spoken-digits() { # greedy search, beams, and beams with a language model that k
 }
 spoken-digits-live() { # in one direction, and how long it takes to listen to all strings of the test
   digits-data
-  digits "$FUNCNAME" --no-bidirectional
+  digits "$FUNCNAME" --no-bidirectional --max-epochs 20
   $throughtime evaluate "$FUNCNAME" fsdd/strings.test.tsv
   $python "$recipes/../benchmarks/listening.py" "$FUNCNAME" fsdd/strings.test.tsv
 }

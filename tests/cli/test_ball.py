@@ -22,7 +22,7 @@ def test_two_predictors_are_trained_and_the_balls_move(tmp_path, capsys, monkeyp
     answer = json.loads(said.out)
     assert answer["errors"].keys() == {"constant velocity", "from pixels", "from coordinates"}
     for errors in answer["errors"].values():
-        assert errors.keys() == {"1", "5", "10", "20"} and all(0 < error < 1 for error in errors.values())
+        assert errors.keys() == {"1", "5", "10", "20"} and all(0 < error < 100 for error in errors.values())
     assert answer["errors"]["constant velocity"]["1"] < 0.02 < answer["errors"]["constant velocity"]["20"]
     with Image.open(out / "ball.gif") as film:
         assert film.n_frames == 30

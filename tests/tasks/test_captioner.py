@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def test_drawn_captions_depend_on_the_picture_and_the_seed_alone(search, folder)
     assert together != [answer["caption"] for answer in search(temperature=1.5, seed=5).answer(inputs)]
 
 
-def test_attention_finds_the_square(search, folder):
+def test_attention_has_a_weight_for_each_word_and_place(search, folder):
     [answer] = search(attention=True).answer([folder / "8.png"])
     looked = answer["attention"]
     assert looked["words"] == [*answer["caption"].split(), "<end>"] and looked["grid"] == [4, 4]
@@ -175,10 +176,32 @@ def test_long_captions_are_cut_and_counted(folder, caplog):
 
 
 def test_options_that_nothing_reads_are_refused():
-    with pytest.raises(ConfigError, match=r"--cell is not read with --model conditioned"):
-        CaptionerConfig(model="conditioned", cell="gru")
+    with pytest.raises(ConfigError, match="--fine-tune is for a pretrained network"):
+        CaptionerConfig(fine_tune=True)
+    with pytest.raises(ConfigError, match="--channels are not read with --backbone"):
+        CaptionerConfig(backbone=Path("resnet"), channels=(8, 16))
     with pytest.raises(ConfigError, match=r"--doubly-stochastic is not read with --model initial-state"):
         CaptionerConfig(model="initial-state", doubly_stochastic=1.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model": {"model": "conditioned", "cell": "gru"}}, "--cell is not read with --model conditioned"),
+        ({"data": {"every": 2}}, "--every and --rate say which frames of clips are read"),
+    ],
+)
+def test_options_of_clips_are_refused_for_pictures(folder, tmp_path, changed, said):
+    task, config = config_of(folder, **changed)
+    with pytest.raises(ConfigError, match=said):
+        task.train(config, tmp_path / "run", QUIET)
+
+
+@pytest.mark.parametrize("size", [12, 4, 2])
+def test_a_size_that_cannot_be_halved_is_refused(folder, tmp_path, size):
+    task, config = config_of(folder, data={"size": size}, model={"channels": (8, 16, 8)})
+    with pytest.raises(ConfigError, match=f"--size {size} is no multiple of 8 above it: give 16"):
+        task.train(config, tmp_path / "run", QUIET)
 
 
 def test_word_vectors_begin_the_embedding(folder, tmp_path):
@@ -194,7 +217,8 @@ def test_a_backbone_is_put_into_the_run_which_needs_its_folder_no_more(folder, t
     sizes = {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1], "layer_type": "basic"}
     network = transformers.ResNetModel(transformers.ResNetConfig(**sizes))
     network.save_pretrained(tmp_path / "resnet")
-    task, config = config_of(folder, model={"backbone": tmp_path / "resnet"}, max_epochs=1)
+    options = {"backbone": tmp_path / "resnet", "channels": CaptionerConfig().channels}
+    task, config = config_of(folder, model=options, max_epochs=1)
     task.train(config, tmp_path / "run", QUIET)
     (tmp_path / "resnet").rename(tmp_path / "gone")
     run = Run.open(tmp_path / "run")
@@ -204,6 +228,7 @@ def test_a_backbone_is_put_into_the_run_which_needs_its_folder_no_more(folder, t
             assert torch.equal(known[f"encoder.grid.network.network.{name}"], value)
     model = throughtime.load(tmp_path / "run")
     assert model.answer([folder / "0.png"])[0]["log_prob"] < 0
+    task.train(config, tmp_path / "more", QUIET, run)  # which begins from that run
     processor = run.read_processor()
     with pytest.raises(RunError, match="description of the backbone is damaged"):
         CaptionerTask(config, processor | {"backbone": {"network": processor["backbone"]["network"]}})
@@ -229,6 +254,6 @@ def test_from_the_command_line(folder, tmp_path):
 
 
 def test_the_configuration_is_read_back(tmp_path):
-    config = CaptionTaskConfig(model={"channels": (8, 16), "backbone": tmp_path})
+    config = CaptionTaskConfig(model={"fine_tune": True, "backbone": tmp_path})
     (tmp_path / "c.toml").write_text(config.to_toml())
     assert CaptionTaskConfig.from_toml(tmp_path / "c.toml") == config

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from toys import toy_run
 
@@ -167,6 +168,31 @@ def test_whole_series_are_kept_apart_and_files_name_them(tmp_path):
     assert answer["forecast"].keys() == {"3", "4"}
     with pytest.raises(DataError, match='give numbers as "3,4 3,4'):
         task.answer(["0 1 2"])
+
+
+def test_options_that_do_not_fit_each_other_are_refused(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("a,b\n" + "".join(f"{t},{t % 7}\n" for t in range(80)))
+    data = {"paths": (path,), "season": 7, "targets": ("a",)}
+    for model in ({}, {"relative": "season", "lags": ()}):
+        with pytest.raises(ConfigError, match="show values without the --noise"):
+            train(tmp_path / "no", data, model=model, training={"noise": 0.1})
+    positions = {"paths": (path,), "targets": ("a", "b"), "positions": True}
+    for model in ({"centre": "global"}, {"scale": "mean"}):
+        with pytest.raises(ConfigError, match="depend on where the coordinates begin"):
+            train(tmp_path / "no", positions, model=model)
+
+
+def test_training_is_noisy_where_it_was_asked_for(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("a\n" + "".join(f"{t % 9}\n" for t in range(300)))
+    task = train(tmp_path, {"paths": (path,)}, model={"lags": ()}, training={"noise": 0.5, "max_epochs": 1})
+    corpus = task.read(task.config)
+    noisy = task.batches(corpus.train)
+    values = torch.cat(
+        [noisy.batch(k, 0).values + noisy.batch(k, 0).centre[:, None] for k in range(len(noisy))]
+    )
+    assert 0.1 < (values - values.round()).abs().amax((1, 2)).gt(1e-3).float().mean() < 0.4
 
 
 def test_counts_stay_counts(tmp_path):
