@@ -200,7 +200,7 @@ def test_options_of_clips_are_refused_for_pictures(folder, tmp_path, changed, sa
 @pytest.mark.parametrize("size", [12, 4, 2])
 def test_a_size_that_cannot_be_halved_is_refused(folder, tmp_path, size):
     task, config = config_of(folder, data={"size": size}, model={"channels": (8, 16, 8)})
-    with pytest.raises(ConfigError, match=f"--size {size} is no multiple of 8 above it: give 16"):
+    with pytest.raises(ConfigError, match=f"--size must be a multiple of 8 from 16 on, got {size}"):
         task.train(config, tmp_path / "run", QUIET)
 
 

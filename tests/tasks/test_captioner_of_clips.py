@@ -10,7 +10,6 @@ from rich.console import Console
 
 import throughtime
 from throughtime.cli.main import main
-from throughtime.data.motion import write_clips
 from throughtime.errors import DataError
 from throughtime.tasks.captioner import CaptionerTask, CaptionTaskConfig
 from throughtime.train.run import Run
@@ -80,16 +79,3 @@ def test_a_clip_is_told_and_drawn(run, tmp_path, capsys):
 def test_a_picture_is_no_clip(run):
     with pytest.raises(DataError, match=r"0\.png is no clip, and clips are read here"):
         throughtime.load(run).answer([str(run.parent / "clips/3/0.png")])
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_the_moving_world_is_told(tmp_path):
-    write_clips(tmp_path / "world", 2000, 32)
-    config = CaptionTaskConfig(
-        data={"paths": (tmp_path / "world/clips.jsonl",), "input": "clip", "size": 32},
-        model={"hidden": 128, "channels": (16, 32, 64), "dropout": 0.1},
-        training={"max_epochs": 10},
-    )
-    trained = CaptionerTask.train(config, tmp_path / "run", Console(quiet=True))
-    assert trained.valid["accuracy"] > 0.7, trained.valid

@@ -17,8 +17,8 @@ def check_channels(size: int, channels: Sequence[int]) -> None:
     """Raise `ConfigError` where so many channels cannot halve pictures of this size, or leave one place."""
     if size <= (step := 2 ** len(channels)) or size % step:
         raise ConfigError(
-            f"{len(channels)} channels halve the sides of a picture as many times, and --size {size} is no "
-            f"multiple of {step} above it: give {max(size // step, 1) * step + step}, or fewer --channels"
+            f"with {len(channels)} channels, each of which halves a picture, --size must be a multiple of "
+            f"{step} from {2 * step} on, got {size}"
         )
 
 
