@@ -284,7 +284,7 @@ def test_hidden_is_the_size_of_a_query_unless_said():
         "v": (7,),
     }
     assert "additive, 3, 5, hidden=7" in repr(layer)
-    assert repr(Attention("additive", 3, 5, coverage=True)).endswith("coverage=True)")
+    assert Attention("additive", 3, 5, coverage=True).extra_repr().endswith("coverage=True")
 
 
 def test_a_generator_draws_the_weights():

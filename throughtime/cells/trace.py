@@ -151,6 +151,20 @@ class CellGraph:
                 gates[affine.name] = node
         return gates
 
+    @cached_property
+    def quantities(self) -> dict[str, Value]:
+        """Everything in a step that has a name: the new states, the gates, and the value of each map.
+
+        A state and a gate have their own names, but a gate that is called as a state is has a tilde behind,
+        as in formulas; the value of the map i, which becomes the gate i, is "a_i".
+        """
+        found = dict(zip(self.states, self.outputs, strict=True))
+        for name, node in (*self.gates.items(), *((f"a_{each.name}", each) for each in self.maps)):
+            while name in found:
+                name += "~"
+            found[name] = node
+        return found
+
 
 class _Weight(Value):
     """`w.name`: called it is an affine map, used as it is it is a learned vector."""

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
+from throughtime.cells.expression import Value
 from throughtime.cells.trace import CellGraph
 from throughtime.errors import KernelError
 from throughtime.kernels import machine
+from throughtime.kernels.steps import Steps
 
 DTYPES = frozenset({torch.float32, torch.float64})
 #: The kinds of tensors for which no one else's operators stand in.
@@ -66,15 +68,61 @@ def run(
     given: Mapping[str, Tensor],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """`unroll` by machine code made for `graph`."""
+    outputs = _outputs(graph, weights, x, state, lengths, reset, given, keep=False)
+    return outputs[0], tuple(outputs[1 : 1 + len(state)])
+
+
+def run_watched(
+    graph: CellGraph,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    given: Mapping[str, Tensor],
+    wanted: Mapping[str, Value],
+) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+    """`run`, and the `wanted` values of the graph at all steps, [T, B, H] each.
+
+    They come from what is kept for a backward pass; what is not kept is computed again, at all steps at once.
+    """
+    from throughtime.kernels.passes import kept_values
+
+    problem = (graph, weights, x, state, lengths, reset, given)
+    outputs = _outputs(*problem, keep=len(x) > 1)
+    whole = outputs
+    if len(outputs) == 1 + len(state):  # a single step has code of its own, which keeps nothing
+        with torch.no_grad():
+            whole = _outputs(*problem, keep=True)
+    steps = Steps(*problem)
+    history, values = kept_values(graph, x, lengths, whole)
+    steps.history |= history
+    steps.values |= {node: steps.packed(value) for node, value in values.items()}
+    return outputs[0], tuple(outputs[1 : 1 + len(state)]), steps.seen(wanted)
+
+
+def _outputs(
+    graph: CellGraph,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    given: Mapping[str, Tensor],
+    keep: bool,
+) -> list[Tensor]:
+    """y, the final states, and what is kept: where gradients are wanted, and to `keep` it always."""
     inputs, extra = [weights[name] for name in graph.weights], [given[name] for name in graph.given]
     tensors = (x, *state, *inputs, *extra)
     wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if wanted or not _plain(*tensors):
         operator = torch.ops.throughtime.unroll.default
-        outputs = operator(graph.text, x, list(state), inputs, lengths, reset, extra, wanted)
-    else:  # the same without the cost of an operator, which counts where a step is all there is
-        outputs = _unroll(graph.text, x, state, inputs, lengths, reset, extra, keep=False)
-    return outputs[0], tuple(outputs[1 : 1 + len(state)])
+        made: list[Tensor] = operator(
+            graph.text, x, list(state), inputs, lengths, reset, extra, wanted or keep
+        )
+        return made
+    # the same without the cost of an operator, which counts where a step is all there is
+    return _unroll(graph.text, x, state, inputs, lengths, reset, extra, keep)
 
 
 def step_again(

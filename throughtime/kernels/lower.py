@@ -26,6 +26,7 @@ class Lowered:
     Besides the elementwise operators the nodes are the leaves of `LEAVES`; `product` and `transposed`,
     sums of products with blocks of weight_hh; `row_mean`; and `inverse_root`, 1 / sqrt(a + epsilon).
 
+    of        each node of the graph as it is here.
     named     the value of each map as "a_" and its name, and each gate, by name.
     outputs   the new states.
     operands  the multiplied value of each block of weight_hh.
@@ -36,6 +37,7 @@ class Lowered:
     """
 
     graph: CellGraph
+    of: dict[Value, Value]
     named: dict[str, Value]
     outputs: tuple[Value, ...]
     operands: tuple[Value, ...]
@@ -50,6 +52,7 @@ def lower(graph: CellGraph) -> Lowered:
     lowering, backward = _Lowering(graph), gradient(graph)
     return Lowered(
         graph,
+        of=lowering.known,
         named={f"a_{affine.name}": lowering(affine) for affine in graph.maps}
         | {name: lowering(gate) for name, gate in graph.gates.items() if gate.op != "map"},
         outputs=tuple(lowering(output) for output in graph.outputs),

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from throughtime.cells.expression import Value
+from throughtime.cells.trace import CellGraph
 from throughtime.kernels.call import Call, Compiled, compiled, forget, packed, plan
 from throughtime.kernels.dense import Factor
 from throughtime.kernels.layout import Layout
@@ -121,6 +123,29 @@ def forward(problem: Problem, keep: bool) -> list[Tensor]:
     y = layout.unpack(history[0][: layout.rows])
     finals = [layout.finals(values, before) for values, before in zip(history, problem.initial, strict=True)]
     return [y, *finals, *((*history[1:], *saved.values()) if keep else ())]
+
+
+def kept_values(
+    graph: CellGraph, x: Tensor, lengths: Tensor | None, outputs: Sequence[Tensor]
+) -> tuple[dict[str, Tensor], dict[Value, Tensor]]:
+    """Of what `forward` kept for `graph`, the states after each step by name, and the saved values by node.
+
+    Each is [T, B, H], without gradients; a view where all rows are full.
+    """
+    made, (steps, batch, _) = plan(graph.text), x.shape
+    layout = Layout.of(steps, batch, lengths, None)
+    y, kept = outputs[0], [value.detach()[: layout.rows] for value in outputs[1 + len(graph.states) :]]
+    states = [y.detach(), *(layout.unpack(value) for value in kept[: len(graph.states) - 1])]
+    values = {
+        output: state for output, state in zip(graph.outputs, states, strict=True) if output.op != "state"
+    }
+    names = [name for name in SAVED if name in made.forward.buffers]
+    saved = dict(zip(names, kept[len(graph.states) - 1 :], strict=True))
+    for node, twin in zip(graph.nodes, made.graph.nodes, strict=True):  # the plan has made its nodes anew
+        place = made.saved.get(made.lowered.of.get(twin, twin))
+        if place is not None and place.buffer == "saved":
+            values[node] = layout.unpack(saved["saved"][:, place.column])
+    return dict(zip(graph.states, states, strict=True)), values
 
 
 def backward(

@@ -51,33 +51,56 @@ def run(
     A step is computed for the rows that have it and for no others, so that what stands in the padding,
     NaN included, reaches no value and no gradient.
     """
+    y, final, _ = run_watched(graph, weights, x, state, lengths, reset, given, {})
+    return y, final
+
+
+def run_watched(
+    graph: CellGraph,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    given: Mapping[str, Tensor],
+    wanted: Mapping[str, Value],
+) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+    """`run`, and the `wanted` values of the graph at all steps, [T, B, H] each, zero where there is none."""
     active = None
     if lengths is not None:
         active = torch.arange(len(x), device=x.device)[:, None] < lengths.to(x.device)
         x = torch.where(active[..., None], x, 0.0)
     step = _Step(graph, weights, x, given)
     outputs = []
+    seen = {name: x.new_zeros(len(x), *state[0].shape) for name in wanted}
     for t in range(len(x)):
         if reset is not None:
             state = tuple(torch.where(reset[t][:, None], 0.0, value) for value in state)
         if active is None:
-            state = step(t, slice(None), state)
+            rows: Tensor | slice = slice(None)
+            state = step(t, rows, state)
             outputs.append(state[0])
         else:
             rows = active[t].nonzero().flatten()
             new = step(t, rows, tuple(value[rows] for value in state))
             state = tuple(old.index_copy(0, rows, n) for old, n in zip(state, new, strict=True))
             outputs.append(torch.zeros_like(state[0]).index_copy(0, rows, new[0]))
-    return (torch.stack(outputs) if outputs else x.new_zeros(0, *state[0].shape)), state
+        for name, node in wanted.items():
+            seen[name][t, rows] = step.values[node].detach()
+    return (torch.stack(outputs) if outputs else x.new_zeros(0, *state[0].shape)), state, seen
 
 
 class _Step:
-    """One step of a graph: products of x are made for all steps at once, then looked up."""
+    """One step of a graph: products of x are made for all steps at once, then looked up.
+
+    `values` holds what the last step computed, of the rows that had it.
+    """
 
     def __init__(
         self, graph: CellGraph, weights: Mapping[str, Tensor], x: Tensor, given: Mapping[str, Tensor]
     ) -> None:
         self.graph, self.given = graph, given
+        self.values: dict[Value, Tensor] = {}
         self.constants = {
             node: x.new_tensor(node.number) for node in graph.nodes if node.op == "constant"
         } | {node: weights[node.name] for node in graph.nodes if node.op == "vector"}
@@ -108,7 +131,7 @@ class _Step:
 
     def __call__(self, t: int, rows: Tensor | slice, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The new states of `rows` at step t; `state` holds those rows alone."""
-        values: dict[Value, Tensor] = dict(self.constants)
+        self.values = values = dict(self.constants)
         products: dict[tuple[str, Value], Tensor] = {}
         before = dict(zip(self.graph.states, state, strict=True))
         for node in self.graph.nodes:

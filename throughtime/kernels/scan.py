@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from throughtime.cells.expression import GIVEN, Value
+from throughtime.cells.expression import Value
 from throughtime.cells.linearity import Part, linear_parts
 from throughtime.cells.trace import CellGraph
-from throughtime.kernels.reference import OPERATORS
+from throughtime.kernels.steps import Steps
 
 
 def refusal(graph: CellGraph, x: Tensor) -> str | None:
@@ -37,52 +36,45 @@ def run(
 
     Where products of coefficients over many steps overflow, a state may be NaN that the loop finds finite.
     """
+    y, final, _ = run_watched(graph, weights, x, state, lengths, reset, given, {})
+    return y, final
+
+
+def run_watched(
+    graph: CellGraph,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    given: Mapping[str, Tensor],
+    wanted: Mapping[str, Value],
+) -> tuple[Tensor, tuple[Tensor, ...], dict[str, Tensor]]:
+    """`run`, and the `wanted` values of the graph at all steps, [T, B, H] each."""
     parts = linear_parts(graph)
     assert not isinstance(parts, str)
-    steps = _Steps(graph, weights, x, state, lengths, reset, given)
+    steps = _LinearSteps(graph, weights, x, state, lengths, reset, given)
     for part in parts:
         steps.follow(part)
-    return steps.history[graph.states[0]], tuple(steps.final(name) for name in graph.states)
+    final = tuple(steps.final(name) for name in graph.states)
+    return steps.history[graph.states[0]], final, steps.seen(wanted)
 
 
-class _Steps:
-    """The values of a graph at all steps that rows have, [T, B, H], or [N, H] where lengths leave out some.
-
-    `history` holds the states after each step, [T, B, H], zero at steps that a row does not have.
-    """
-
-    def __init__(
-        self,
-        graph: CellGraph,
-        weights: Mapping[str, Tensor],
-        x: Tensor,
-        state: tuple[Tensor, ...],
-        lengths: Tensor | None,
-        reset: Tensor | None,
-        given: Mapping[str, Tensor],
-    ) -> None:
-        self.graph, self.weights, self.reset, self.given = graph, weights, reset, given
-        self.shape = (len(x), *state[0].shape)
-        self.initial = dict(zip(graph.states, state, strict=True))
-        self.output = dict(zip(graph.states, graph.outputs, strict=True))
-        self.lengths = None if lengths is None else lengths.to(x.device)[:, None]
-        self.rows = None if self.lengths is None else _rows_with_a_step(self.lengths[:, 0], len(x))
-        self.x = self._packed(x)
-        self.history: dict[str, Tensor] = {}
-        self.values: dict[Value, Tensor] = {}
+class _LinearSteps(Steps):
+    """Steps whose states are found part by part."""
 
     def follow(self, part: Part) -> None:
         """The history of the states of `part`."""
         if part.coefficients:
-            rows = [_stacked([self._dense(value) for value in row], 1) for row in part.coefficients]
+            rows = [_stacked([self.dense(value) for value in row], 1) for row in part.coefficients]
             coefficients = _stacked(rows, 1)
-            offsets = _stacked([self._dense(value) for value in part.offsets], 1)[:, :, None]
+            offsets = _stacked([self.dense(value) for value in part.offsets], 1)[:, :, None]
             initial = _stacked([self.initial[name] for name in part.states], 0)[:, None]
             histories = scan(coefficients, offsets, initial, self.reset)[:, :, 0].unbind(1)
             for name, history in zip(part.states, histories, strict=True):
-                self.values[self.output[name]] = self._packed(history)
+                self.values[self.output[name]] = self.packed(history)
         for name in part.states:
-            self.history[name] = self._dense(self.output[name])
+            self.history[name] = self.dense(self.output[name])
 
     def final(self, name: str) -> Tensor:
         """The state after the last step of each row."""
@@ -93,75 +85,6 @@ class _Steps:
             return history[-1].clone()  # a view would keep the whole history
         last = (self.lengths - 1).clamp(min=0).expand_as(initial)[None]
         return torch.where(self.lengths > 0, history.gather(0, last)[0], initial)
-
-    def _packed(self, values: Tensor) -> Tensor:
-        """Those of [T, B, ...] that belong to steps that rows have."""
-        return values if self.rows is None else values.flatten(0, 1).index_select(0, self.rows)
-
-    def _dense(self, node: Value) -> Tensor:
-        """The value of `node` as [T, B, H], zero at steps that a row does not have."""
-        value = self._value(node)
-        if self.rows is None:
-            return value.expand(self.shape)
-        steps, batch, hidden = self.shape
-        value = value.expand(len(self.rows), hidden)
-        return value.new_zeros(steps * batch, hidden).index_copy(0, self.rows, value).view(self.shape)
-
-    def _value(self, node: Value) -> Tensor:
-        needed: set[Value] = set()
-        waiting = [node]
-        while waiting:
-            each = waiting.pop()
-            if each not in self.values and each not in needed:
-                needed.add(each)
-                waiting.extend(each.args)
-        for each in sorted(needed, key=lambda each: each.serial):
-            self.values[each] = self._computed(each)
-        return self.values[node]
-
-    def _computed(self, node: Value) -> Tensor:
-        """The value of `node` from those of its arguments."""
-        match node.op:
-            case "x":
-                return self.x
-            case "constant":
-                return self.x.new_full((), node.number)
-            case "vector":
-                return self.weights[node.name]
-            case "state":
-                return self._packed(self._before(node.name))
-            case "map":
-                return self._map(node)
-            case op if op in GIVEN:
-                return self._packed(self.given[node.name].expand(self.shape))
-        return OPERATORS[node.op](*(self.values[arg] for arg in node.args))
-
-    def _before(self, name: str) -> Tensor:
-        """The state before each step."""
-        before = torch.cat([self.initial[name][None], self.history[name]])[:-1]
-        return before if self.reset is None else torch.where(self.reset[..., None], 0.0, before)
-
-    def _map(self, node: Value) -> Tensor:
-        bias = self._block("bias", self.graph.bias_blocks.index(node.name)) if node.bias else None
-        total = F.linear(self.values[node.args[0]], self._weight(node, node.args[0]), bias)
-        for arg in node.args[1:]:
-            total = total + F.linear(self.values[arg], self._weight(node, arg))
-        return total
-
-    def _weight(self, node: Value, arg: Value) -> Tensor:
-        """What the map `node` multiplies `arg` by."""
-        if arg.op == "x":
-            return self._block("weight_ih", self.graph.input_blocks.index(node.name))
-        return self._block("weight_hh", self.graph.recurrent_blocks.index((node.name, arg)))
-
-    def _block(self, name: str, index: int) -> Tensor:
-        hidden = self.shape[2]
-        return self.weights[name][index * hidden : (index + 1) * hidden]
-
-
-def _rows_with_a_step(lengths: Tensor, steps: int) -> Tensor:
-    """Where [T * B] has a step, in order."""
-    return (torch.arange(steps, device=lengths.device)[:, None] < lengths).flatten().nonzero().flatten()
 
 
 def _stacked(values: list[Tensor], dim: int) -> Tensor:

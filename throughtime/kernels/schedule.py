@@ -99,7 +99,7 @@ class Schedule:
     operands   for each block of weight_hh the place of the value it multiplies.
     deltas     for each map the column of the buffer `deltas` with the adjoint of its value: maps that
                do not take x come first, the others follow in the order of weight_ih.
-    saved      what the forward step keeps for the backward step, besides the states.
+    saved      what the forward step keeps for the backward step besides the states, and where.
     """
 
     graph: CellGraph
@@ -108,7 +108,7 @@ class Schedule:
     backward: Program
     operands: tuple[Place, ...]
     deltas: dict[str, int]
-    saved: tuple[Value, ...]
+    saved: dict[Value, Place]
 
 
 @cache
@@ -146,7 +146,7 @@ def schedule(graph: CellGraph) -> Schedule:
         backward,
         operands=tuple((lasting | kept)[operand] for operand in lowered.operands),
         deltas={name: column for column, name in enumerate(deltas)},
-        saved=tuple(saved),
+        saved={value: kept[value] for value in saved},
     )
 
 

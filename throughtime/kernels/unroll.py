@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from throughtime.cells.cell import Cell
+from throughtime.cells.trace import CellGraph
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.kernels import compiled, reference, scan, torch_layers
 
@@ -36,6 +38,19 @@ class Choice:
     def __str__(self) -> str:
         reasons = "".join(f"; not {name}: {reason}" for name, reason in self.refused.items())
         return f"{self.backend}{reasons}"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Somebody who looks at named quantities of a recurrence as it runs.
+
+    names  of `cell.graph.quantities`.
+    show   gets them as they were at every step, by name: [T, B, H] each, without gradients, zero in padding.
+           They may be views of what is kept for the backward pass: copy what is to stay.
+    """
+
+    names: Collection[str]
+    show: Callable[[dict[str, Tensor]], object]
 
 
 def explain(cell: Cell, x: Float[Tensor, "T B I"], backend: str = "auto") -> Choice:
@@ -67,6 +82,7 @@ def unroll(
     backend: str = "auto",
     checkpoint_every: int | Literal["auto"] | None = None,
     given: Mapping[str, Tensor] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Float[Tensor, "T B H"], tuple[Float[Tensor, "B H"], ...]]:
     """Run `cell` over time: s_t = cell(x_t, s_{t-1}), y_t the first of the states s_t.
 
@@ -84,11 +100,12 @@ def unroll(
              that grows with T / k + k for a k of this many steps instead of with T. "auto" takes the
              square root of T. Keeps all if None.
     given    what the graph of the cell needs besides, named and shaped as `cell.graph.given_shapes` says.
+    watch    somebody who looks at quantities inside the steps. What comes out is the same to the last bit.
 
     Returns y and the final states. Raises `ShapeError` where the tensors do not fit each other.
     """
     stepping = x.shape[:1] == (1,) and lengths is None and reset is None and checkpoint_every is None
-    if stepping and backend in {"auto", "llvm"} and state is not None:
+    if stepping and backend in {"auto", "llvm"} and state is not None and watch is None:
         again = compiled.step_again(cell.graph, weights, x, state, given or {})
         if again is not None:
             return again
@@ -99,7 +116,8 @@ def unroll(
     _check_state(cell, state, x, hidden_size)
     lengths = _check_lengths(lengths, x)
     reset = _check_reset(reset, x, lengths)
-    run = BACKENDS[explain(cell, x, backend).backend].run
+    chosen = BACKENDS[explain(cell, x, backend).backend]
+    run = chosen.run if watch is None else partial(_run_watched, chosen, watch)
     every = _check_checkpoints(checkpoint_every, len(x))
     given = _check_given(cell, {} if given is None else given, x, hidden_size)
     if every < len(x) and torch.is_grad_enabled():
@@ -108,9 +126,57 @@ def unroll(
                 f'cell "{cell.name}" would count each batch twice in its running statistics when it is '
                 "computed again for checkpoint_every: leave that out"
             )
-        return _run_in_pieces(run, cell, weights, x, state, lengths, reset, given, every)
+        if watch is not None:
+            gathered = _Gathered(watch)
+            run = partial(_run_watched, chosen, Watch(watch.names, gathered.add))
+        y, final = _run_in_pieces(run, cell, weights, x, state, lengths, reset, given, every)
+        if watch is not None:
+            gathered.show()
+        return y, final
     y, final = run(cell.graph, weights, x, state, lengths, reset, given)
     return y, final
+
+
+def _run_watched(
+    backend: ModuleType,
+    watch: Watch,
+    graph: CellGraph,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    given: Mapping[str, Tensor],
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`run` of a backend while `watch` looks on; what torch's layers do not tell is computed again."""
+    wanted = {name: graph.quantities[name] for name in watch.names}
+    problem = (graph, weights, x, state, lengths, reset, given)
+    if hasattr(backend, "run_watched"):
+        y, final, seen = backend.run_watched(*problem, wanted)
+    else:
+        y, final = backend.run(*problem)
+        with torch.no_grad():
+            *_, seen = reference.run_watched(*problem, wanted)
+    watch.show(seen)
+    return y, final
+
+
+class _Gathered:
+    """What was seen of pieces of the steps, which are shown as one; what runs again later is not seen."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.parts: list[dict[str, Tensor]] | None = []
+
+    def add(self, seen: dict[str, Tensor]) -> None:
+        """The next piece."""
+        if self.parts is not None:
+            self.parts.append({name: value.clone() for name, value in seen.items()})
+
+    def show(self) -> None:
+        """Show all pieces."""
+        parts, self.parts = self.parts or [], None
+        self.watch.show({name: torch.cat([part[name] for part in parts]) for name in self.watch.names})
 
 
 def _run_in_pieces(

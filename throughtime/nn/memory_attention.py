@@ -84,6 +84,8 @@ class Attention(nn.Module):
         elif kind == "general":
             self.weight_memory = nn.Parameter(glorot(query_size, memory_size, generator))
         self.weight_coverage = nn.Parameter(torch.zeros(self.hidden)) if coverage else None
+        #: The weights of attention pass through here: a place for hooks.
+        self.looks = nn.Identity()
 
     def prepare(self, values: Float[Tensor, "B S M"], lengths: Int[Tensor, "B"] | None = None) -> Memory:
         """What does not depend on the queries, computed once; `lengths` gives the real steps of each row.
@@ -110,7 +112,7 @@ class Attention(nn.Module):
         if self.weight_coverage is not None:
             raise ConfigError("attention with coverage takes one query after another: use step")
         self._check_queries(queries, 3, memory)
-        return _attend(self._scores(queries, memory.keys), memory)
+        return self._attend(self._scores(queries, memory.keys), memory)
 
     def step(
         self, query: Float[Tensor, "B Q"], memory: Memory, coverage: Float[Tensor, "B S"] | None = None
@@ -134,8 +136,13 @@ class Attention(nn.Module):
                     f"coverage must have shape {list(keys.shape[:2])}, got {list(coverage.shape)}"
                 )
             keys = keys + coverage[..., None] * self.weight_coverage
-        context, weights = _attend(self._scores(query[:, None], keys), memory)
+        context, weights = self._attend(self._scores(query[:, None], keys), memory)
         return context[:, 0], weights[:, 0]
+
+    def _attend(self, scores: Float[Tensor, "B T S"], memory: Memory) -> tuple[Tensor, Tensor]:
+        """The mean of the memory under the softmax of the scores of its real steps, and the softmax."""
+        weights: Tensor = self.looks(masked_softmax(scores, memory.padding[:, None]))
+        return weights @ memory.values, weights
 
     def _scores(self, queries: Float[Tensor, "B T Q"], keys: Float[Tensor, "B S K"]) -> Tensor:
         if self.kind != "additive":
@@ -175,12 +182,6 @@ def _additive(
     queries: Float[Tensor, "B T H"], keys: Float[Tensor, "B S H"], v: Float[Tensor, "H"]
 ) -> Float[Tensor, "B T S"]:
     return (queries[:, :, None] + keys[:, None]).tanh() @ v
-
-
-def _attend(scores: Float[Tensor, "B T S"], memory: Memory) -> tuple[Tensor, Tensor]:
-    """The mean of the memory under the softmax of the scores of its real steps, and the softmax."""
-    weights = masked_softmax(scores, memory.padding[:, None])
-    return weights @ memory.values, weights
 
 
 def _check(kind: str, query_size: int, memory_size: int, hidden: int | None, coverage: bool) -> None:

@@ -57,6 +57,8 @@ class MultiHeadAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * features, features))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * features))
         self.out_proj = nn.Linear(features, features)
+        #: The weights, which nothing else needs, pass through here where it has hooks.
+        self.looks = nn.Identity()
 
     def queries(self, x: Float[Tensor, "B T F"]) -> Float[Tensor, "B N T d"]:
         """The query of each head at each step."""
@@ -83,8 +85,18 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Tensor, "B T F"]:
         """What each query finds, among the keys that `mask` shows it, or, if causal, those up to its own."""
         dropout = self.dropout if self.training else 0.0
+        if self.looks._forward_hooks:
+            self._show(queries, keys, mask, causal)
         found = F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal=causal)
         return self.out_proj(found.transpose(1, 2).flatten(2))
+
+    @torch.no_grad()
+    def _show(self, queries: Tensor, keys: Tensor, mask: Tensor | None, causal: bool) -> None:
+        """Let the hooks see the weights of all heads [B, N, T, S], before dropout."""
+        if mask is None:
+            every = torch.ones(queries.shape[2], keys.shape[2], dtype=torch.bool, device=queries.device)
+            mask = every.tril() if causal else every
+        self.looks(self.weights(queries, keys, mask))
 
     def weights(
         self,

@@ -73,6 +73,8 @@ class AttentionPooling(nn.Module):
         self.weight = nn.Parameter(glorot(features, features, generator))
         self.bias = nn.Parameter(torch.zeros(features))
         self.v = nn.Parameter(glorot(1, features, generator)[0])
+        #: The weights pass through here: a place for hooks.
+        self.looks = nn.Identity()
 
     def forward(
         self, y: Float[Tensor, "B T F"], lengths: Int[Tensor, "B"] | None = None
@@ -82,7 +84,7 @@ class AttentionPooling(nn.Module):
         padding = ~real_steps(y, lengths)
         y = y.masked_fill(padding[..., None], 0)
         scores = F.linear(y, self.weight, self.bias).tanh() @ self.v
-        weights = masked_softmax(scores, padding)
+        weights: Tensor = self.looks(masked_softmax(scores, padding))
         return (weights[:, None] @ y)[:, 0], weights
 
     def extra_repr(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -20,14 +20,13 @@ from throughtime.cells.transform import (
     batch_statistics,
     expected_zoneout,
     learned_begin,
-    probed,
     recurrent_dropout,
     zoneout,
 )
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.kernels.unroll import Choice, explain, unroll
 from throughtime.nn.dropout import chance, drop_steps, drop_weights, keep_mask
-from throughtime.nn.hooks import StateHook
+from throughtime.nn.hooks import QuantityHook, StateHook, unroll_seen
 from throughtime.nn.options import (
     RATES,
     Connection,
@@ -128,7 +127,7 @@ class Recurrent(nn.Module):
         check_rates(self.cells, {name: getattr(self, name) for name in RATES})
         check_widths(connection, [self._width(layer) for layer in range(1, self.layers + 1)])
         self._make_parameters(generator)
-        self._state_hooks: dict[int, StateHook] = OrderedDict()
+        self._hooks: dict[int, StateHook | QuantityHook] = OrderedDict()
         self._prepare()
 
     def _make_parameters(self, generator: torch.Generator | None) -> None:
@@ -263,19 +262,50 @@ class Recurrent(nn.Module):
         forward pass call it once each; `torch.autograd.grad`, which computes no more than it is asked for,
         does not. Raises `ConfigError` where there is no such state.
         """
-        index = layer * self.directions + reverse
-        if not (0 <= layer < self.layers and reverse < self.directions):
-            raise ConfigError(
-                f"there is no layer {layer}{' in reverse' * reverse}: there are {self.suffixes}"
-            )
+        index = self._index(layer, reverse)
         if state not in self.cells[layer].states:
             raise ConfigError(
                 f'cell "{self.cells[layer].name}" has no state "{state}": it has '
                 f"{', '.join(self.cells[layer].states)}"
             )
-        handle = RemovableHandle(self._state_hooks)
-        self._state_hooks[handle.id] = StateHook(hook, index, state, step)
+        return self._add(StateHook(hook, index, state, step))
+
+    def register_quantity_hook(
+        self,
+        hook: Callable[[dict[str, Tensor], Tensor | None], object],
+        names: Collection[str],
+        layer: int = 0,
+        reverse: bool = False,
+    ) -> RemovableHandle:
+        """Call `hook` in each forward pass with quantities of a layer at all steps, [B, T, H] each, by name.
+
+        It also gets the lengths of the rows [B], or None where all are full.
+        `names` are those of `cell.graph.quantities`: states, gates, and the values of maps as "a_i". They are
+        shown as they were, in the order of x in both directions, without gradients, zero in padding, and may
+        be views of what the backward pass needs: copy what is to stay. What the layer puts out is the same to
+        the last bit. A backend that keeps them for the backward pass shows these; what it does not keep is
+        computed once more. Raises `ConfigError` where there is no such layer or quantity.
+        """
+        index, cell = self._index(layer, reverse), self.cells[layer]
+        if unknown := [name for name in names if name not in cell.graph.quantities]:
+            raise ConfigError(
+                f'cell "{cell.name}" has no quantity "{unknown[0]}": it has '
+                f"{', '.join(cell.graph.quantities)}"
+            )
+        return self._add(QuantityHook(hook, index, tuple(names)))
+
+    def _add(self, hook: StateHook | QuantityHook) -> RemovableHandle:
+        handle = RemovableHandle(self._hooks)
+        self._hooks[handle.id] = hook
         return handle
+
+    def _index(self, layer: int, reverse: bool) -> int:
+        """The number of a layer's direction; raises `ConfigError` where there is none."""
+        if not (0 <= layer < self.layers and reverse < self.directions):
+            raise ConfigError(
+                f"there is no layer {layer}{' in reverse' * reverse}: there are {self.suffixes}"
+            )
+        return layer * self.directions + reverse
 
     def explain(self, layer: int = 0) -> Choice:
         """Which backend runs a layer, and why not a faster one."""
@@ -356,17 +386,8 @@ class Recurrent(nn.Module):
                 if name not in weights
             }
             given["reset"] = reset[..., None].to(x.dtype).expand(*x.shape[:2], units)
-        hooks = self._state_hooks and [hook for hook in self._state_hooks.values() if hook.index == index]
-        if hooks and torch.is_grad_enabled():
-            cell = probed(cell, tuple(dict.fromkeys(hook.state for hook in hooks)))
-            for name, op in cell.graph.given.items():
-                if op == "probe":
-                    given[name] = x.new_zeros(*x.shape[:2], units, requires_grad=True)
-            for hook in hooks:
-                hook.check(len(x))
-                probe = given[f"probe {hook.state}"]
-                probe.register_hook(partial(hook.call, lengths=lengths, turned=turned))
-        y, final = unroll(
+        hooks = self._hooks and [hook for hook in self._hooks.values() if hook.index == index]
+        y, final = (partial(unroll_seen, hooks, turned) if hooks else unroll)(
             cell,
             weights,
             reverse(x, lengths) if turned else x,

@@ -1,0 +1,1 @@
+"""Looking inside: what a model computes on its way, and how gradients flow back through it."""

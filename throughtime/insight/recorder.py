@@ -1,0 +1,190 @@
+"""Recording what a model computes on its way: gates, states, gradients through time, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from throughtime.errors import ConfigError, ShapeError
+from throughtime.nn.memory_attention import Attention
+from throughtime.nn.multi_head import MultiHeadAttention
+from throughtime.nn.pooling import AttentionPooling
+from throughtime.nn.recurrent import Recurrent
+
+#: Names that stand for several quantities.
+GROUPS = ("gates", "states", "maps", "gradients", "attention")
+#: What stands before a state's name where its gradient is meant.
+GRADIENT = "gradient "
+
+
+class Recorder(Mapping[str, Tensor]):
+    """What the recurrences and the attention of a model compute, while it stands in a `with`.
+
+        with Recorder(model, "f", "c", "gradient h") as seen:
+            model.loss(batch).total.backward()
+        seen["recurrence.0.f"]             # [batch, time, unit]
+
+    names   quantities of cells by the names in their equations ("f", "c"; "a_f" is the value of the map f,
+            before its activation); "gradient h", dL/dh_t, which each `backward()` fills in; or a group:
+            "gates", "states", "maps" (all "a_..."), "gradients" (of every state), "attention" (its weights).
+    layers  numbers of the layers to be recorded, from 0; all if None.
+    steps   the time steps of each call that are kept; all if None. Memory grows with what is kept alone.
+
+    A key is the name of the module in the model, the number of the layer, "reverse" for the direction from
+    the end, and the name of the quantity: "encoder.1.reverse.h"; that of attention, [batch, query, step] or
+    [batch, head, query, step], is the name of its module and "attention". What several calls of a module
+    gave, as a decoder's one step after another, stands one after another in time; `calls` gives them one by
+    one. Models compute what they compute without it, to the last bit, on every backend, in training and in
+    use. Tensors are copies, on the device of the model. Nothing is recorded, and no hook is left, after the
+    `with`, even where it ended in an exception. Only what runs in it is recorded: `backward()` too must.
+
+    Raises `ConfigError` for a name that nothing in the model has, or a layer that is not there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *names: str,
+        layers: Collection[int] | None = None,
+        steps: slice | None = None,
+    ) -> None:
+        self.model, self.names, self.layers = model, names or ("gates", "states"), layers
+        self.steps = slice(None) if steps is None else steps
+        self._found: dict[str, list[Tensor]] = {}
+        self._real: dict[str, list[Tensor]] = {}
+        self._handles: list[RemovableHandle] = []
+        self._check()
+
+    def __enter__(self) -> Self:
+        self._found, self._real = {}, {}
+        for path, layer in _of_type(self.model, Recurrent):
+            for index in range(layer.layers):
+                if self.layers is None or index in self.layers:
+                    for reverse in (False, True)[: layer.directions]:
+                        self._watch(path, layer, index, reverse)
+        if "attention" in self.names:
+            for path, module in _attentions(self.model):
+                key = _key(path, "attention")
+                hook = partial(self._look, key)
+                self._handles.append(module.looks.register_forward_hook(hook))  # type: ignore[union-attr]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __getitem__(self, key: str) -> Tensor:
+        """What all calls gave, one after another in time; raises `ShapeError` where they do not fit."""
+        values = self.calls(key)
+        time = -2
+        if len({(*value.shape[:time], *value.shape[time + 1 :]) for value in values}) > 1:
+            raise ShapeError(
+                f"the calls behind {key} differ in batch or width, "
+                f"{', '.join(str(list(value.shape)) for value in values)}: take them one by one, with calls()"
+            )
+        return torch.cat(values, time) if len(values) > 1 else values[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def calls(self, key: str) -> list[Tensor]:
+        """What each call of the module gave, the first first."""
+        if key not in self._found:
+            raise KeyError(f"{key} was not recorded: there are {', '.join(self._found) or 'none'}")
+        return self._found[key]
+
+    def of(self, name: str) -> dict[str, Tensor]:
+        """Everything recorded under this name of a quantity, by its key."""
+        return {key: self[key] for key in self if key == name or key.endswith(f".{name}")}
+
+    def _watch(self, path: str, layer: Recurrent, index: int, reverse: bool) -> None:
+        """Hooks on one direction of one layer."""
+        prefix = _key(path, str(index), *["reverse"] * reverse)
+        quantities, states = self._wanted(layer, index)
+        if quantities:
+            hook = partial(self._keep, prefix)
+            self._handles.append(layer.register_quantity_hook(hook, quantities, index, reverse))
+        for state in states:
+            back = partial(self._keep_gradient, _key(prefix, GRADIENT + state))
+            self._handles.append(layer.register_state_hook(back, state, index, reverse=reverse))
+
+    def _wanted(self, layer: Recurrent, index: int) -> tuple[list[str], list[str]]:
+        """The quantities of a layer that are recorded, and the states whose gradients are."""
+        graph = layer.cells[index].graph
+        maps = {name for name in graph.quantities if name.startswith("a_") and name not in graph.gates}
+        groups = {
+            "states": set(graph.states),
+            "maps": maps,
+            "gates": graph.quantities.keys() - set(graph.states) - maps,
+        }
+        chosen = {name for group in groups.keys() & set(self.names) for name in groups[group]}
+        quantities = [name for name in graph.quantities if name in chosen or name in self.names]
+        states = [s for s in graph.driven if {"gradients", GRADIENT + s} & set(self.names)]
+        return quantities, states
+
+    def real(self, key: str) -> Tensor:
+        """Which steps behind the key of a quantity rows really have, [batch, time]; the rest is padding."""
+        return torch.cat(self._real[key.rpartition(".")[0]], 1)
+
+    def _keep(self, prefix: str, seen: dict[str, Tensor], lengths: Tensor | None) -> None:
+        rows, steps, _ = next(iter(seen.values())).shape
+        real = torch.ones(rows, steps, dtype=torch.bool)
+        if lengths is not None:
+            real &= torch.arange(steps) < lengths.cpu()[:, None]
+        self._real.setdefault(prefix, []).append(real[:, self.steps])
+        for name, value in seen.items():
+            self._found.setdefault(_key(prefix, name), []).append(self._part(value))
+
+    def _keep_gradient(self, key: str, gradient: Tensor) -> None:
+        if self._handles:  # a backward pass may come after the end; and the last call's gradient comes first
+            self._found.setdefault(key, []).insert(0, self._part(gradient))
+
+    def _look(self, key: str, module: nn.Module, inputs: object, weights: Tensor) -> None:
+        weights = weights[:, None] if weights.dim() == 2 else weights
+        self._found.setdefault(key, []).append(self._part(weights, time=-2))
+
+    def _part(self, value: Tensor, time: int = 1) -> Tensor:
+        """A copy of the steps that are kept."""
+        index = [slice(None)] * value.dim()
+        index[time] = self.steps
+        return value.detach()[tuple(index)].clone()
+
+    def _check(self) -> None:
+        layers = [layer for _, layer in _of_type(self.model, Recurrent)]
+        cells = [cell for layer in layers for cell in layer.cells]
+        known = {name: None for cell in cells for name in cell.graph.quantities}
+        known |= {GRADIENT + state: None for cell in cells for state in cell.graph.driven}
+        groups = GROUPS[: -1 if cells else 0] + (GROUPS[-1:] if _attentions(self.model) else ())
+        if unknown := [name for name in self.names if name not in known and name not in groups]:
+            raise ConfigError(
+                f'nothing in this model is called "{unknown[0]}": there are '
+                f"{', '.join([*known, *groups]) or 'no recurrence and no attention'}"
+            )
+        depth = max((layer.layers for layer in layers), default=0)
+        if wrong := [index for index in self.layers or () if not 0 <= index < depth]:
+            raise ConfigError(f"there is no layer {wrong[0]}: there are {depth}, numbered from 0")
+
+
+def _key(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def _of_type(model: nn.Module, kind: type[Recurrent]) -> list[tuple[str, Recurrent]]:
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, kind)]
+
+
+def _attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    kinds = Attention, MultiHeadAttention, AttentionPooling
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
