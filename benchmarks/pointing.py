@@ -17,7 +17,7 @@ from PIL import Image
 import throughtime
 from throughtime.data.pictures import picture_paths
 from throughtime.data.tables import read_table
-from throughtime.train.looks import enlarge
+from throughtime.insight.looks import enlarge
 
 
 def main() -> None:

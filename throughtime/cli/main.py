@@ -32,6 +32,11 @@ COMMANDS = {
     "evaluate": ("throughtime.cli.evaluate", "Measure a trained model on other data."),
     "embed": ("throughtime.cli.embed", "Make a vector for each input, and find what is alike."),
     "world": ("throughtime.cli.world", "Make a world of coloured shapes to learn from, with captions."),
+    "inspect": (
+        "throughtime.cli.inspect",
+        "Look inside a trained model: gradients, gates, neurons, attention.",
+    ),
+    "lab": ("throughtime.cli.lab", "Measure what is claimed of recurrences, each claim an experiment."),
     "bench": ("throughtime.cli.bench", "Time every cell on this machine beside what else would run it."),
     "cells": ("throughtime.cli.cells", "List the recurrences, or show the equations of one."),
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -55,3 +56,12 @@ def write(text: str) -> None:
 def write_json(value: Any) -> None:
     """One JSON object on a line of standard output; what JSON has no form for, as a date, is its text."""
     write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same with null for numbers that are not finite, of which JSON has none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Generic, Self, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ B = TypeVar("B")
 class ExampleBatch:
     """What every batch of examples has: its place in the epoch."""
 
+    #: Fields of tensors that do not have a row for each example.
+    shared: ClassVar[frozenset[str]] = frozenset()
     number: int = 0
 
     @property
@@ -33,6 +35,14 @@ class ExampleBatch:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         moved = {n: v.to(device) if isinstance(v, Tensor) else v for n, v in values.items()}
         return type(self)(**moved)  # type: ignore[arg-type]
+
+    def split(self) -> list[Self]:
+        """Each example as a batch of its own, with the padding that it has here."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        tensors = {n: v for n, v in values.items() if isinstance(v, Tensor) and n not in self.shared}
+        count = len(next(iter(tensors.values())))
+        rows = [values | {n: v[k : k + 1] for n, v in tensors.items()} for k in range(count)]
+        return [type(self)(**row) for row in rows]
 
 
 class Buckets(Generic[B]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from types import TracebackType
@@ -19,6 +20,8 @@ from throughtime.nn.recurrent import Recurrent
 
 #: Names that stand for several quantities.
 GROUPS = ("gates", "states", "maps", "gradients", "attention")
+#: Where time stands in the shape of what is recorded.
+TIME = -2
 #: What stands before a state's name where its gradient is meant.
 GRADIENT = "gradient "
 
@@ -31,8 +34,9 @@ class Recorder(Mapping[str, Tensor]):
         seen["recurrence.0.f"]             # [batch, time, unit]
 
     names   quantities of cells by the names in their equations ("f", "c"; "a_f" is the value of the map f,
-            before its activation); "gradient h", dL/dh_t, which each `backward()` fills in; or a group:
-            "gates", "states", "maps" (all "a_..."), "gradients" (of every state), "attention" (its weights).
+            before its activation; "x" is what the layer reads); "gradient h", dL/dh_t, which each
+            `backward()` fills in; or a group: "gates", "states", "maps" (all "a_..."), "gradients" (of every
+            state), "attention" (its weights).
     layers  numbers of the layers to be recorded, from 0; all if None.
     steps   the time steps of each call that are kept; all if None. Memory grows with what is kept alone.
 
@@ -58,11 +62,12 @@ class Recorder(Mapping[str, Tensor]):
         self.steps = slice(None) if steps is None else steps
         self._found: dict[str, list[Tensor]] = {}
         self._real: dict[str, list[Tensor]] = {}
+        self._order: list[str] = []
         self._handles: list[RemovableHandle] = []
         self._check()
 
     def __enter__(self) -> Self:
-        self._found, self._real = {}, {}
+        self._found, self._real, self._order = {}, {}, []
         for path, layer in _of_type(self.model, Recurrent):
             for index in range(layer.layers):
                 if self.layers is None or index in self.layers:
@@ -71,6 +76,7 @@ class Recorder(Mapping[str, Tensor]):
         if "attention" in self.names:
             for path, module in _attentions(self.model):
                 key = _key(path, "attention")
+                self._order.append(key)
                 hook = partial(self._look, key)
                 self._handles.append(module.looks.register_forward_hook(hook))  # type: ignore[union-attr]
         return self
@@ -85,16 +91,20 @@ class Recorder(Mapping[str, Tensor]):
     def __getitem__(self, key: str) -> Tensor:
         """What all calls gave, one after another in time; raises `ShapeError` where they do not fit."""
         values = self.calls(key)
-        time = -2
-        if len({(*value.shape[:time], *value.shape[time + 1 :]) for value in values}) > 1:
+        if self._fitting(key) < len(values):
+            shapes = dict.fromkeys(str(list(value.shape)) for value in values)
             raise ShapeError(
-                f"the calls behind {key} differ in batch or width, "
-                f"{', '.join(str(list(value.shape)) for value in values)}: take them one by one, with calls()"
+                f"the calls behind {key} differ in batch or width, {', '.join(shapes)}: take the last that "
+                "fit together, with last(), or one by one, with calls()"
             )
-        return torch.cat(values, time) if len(values) > 1 else values[0]
+        return self.last(key)
+
+    def last(self, key: str) -> Tensor:
+        """The same of the last calls that fit together: of a decoder, what it wrote, not how it began."""
+        return torch.cat(self.calls(key)[-self._fitting(key) :], TIME)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
+        return (key for key in self._order if key in self._found)
 
     def __len__(self) -> int:
         return len(self._found)
@@ -102,7 +112,7 @@ class Recorder(Mapping[str, Tensor]):
     def calls(self, key: str) -> list[Tensor]:
         """What each call of the module gave, the first first."""
         if key not in self._found:
-            raise KeyError(f"{key} was not recorded: there are {', '.join(self._found) or 'none'}")
+            raise KeyError(f"{key} was not recorded: there are {', '.join(self) or 'none'}")
         return self._found[key]
 
     def of(self, name: str) -> dict[str, Tensor]:
@@ -113,6 +123,7 @@ class Recorder(Mapping[str, Tensor]):
         """Hooks on one direction of one layer."""
         prefix = _key(path, str(index), *["reverse"] * reverse)
         quantities, states = self._wanted(layer, index)
+        self._order += [_key(prefix, name) for name in (*quantities, *(GRADIENT + s for s in states))]
         if quantities:
             hook = partial(self._keep, prefix)
             self._handles.append(layer.register_quantity_hook(hook, quantities, index, reverse))
@@ -130,13 +141,18 @@ class Recorder(Mapping[str, Tensor]):
             "gates": graph.quantities.keys() - set(graph.states) - maps,
         }
         chosen = {name for group in groups.keys() & set(self.names) for name in groups[group]}
-        quantities = [name for name in graph.quantities if name in chosen or name in self.names]
+        quantities = [name for name in ("x", *graph.quantities) if name in chosen or name in self.names]
         states = [s for s in graph.driven if {"gradients", GRADIENT + s} & set(self.names)]
         return quantities, states
 
     def real(self, key: str) -> Tensor:
-        """Which steps behind the key of a quantity rows really have, [batch, time]; the rest is padding."""
-        return torch.cat(self._real[key.rpartition(".")[0]], 1)
+        """Which steps of `last` are steps of a row, [batch, time], for a quantity's key: no padding."""
+        return torch.cat(self._real[key.rpartition(".")[0]][-self._fitting(key) :], 1)
+
+    def _fitting(self, key: str) -> int:
+        """How many of the last calls fit together: they are alike but for their time."""
+        shapes = [(*v.shape[:TIME], *v.shape[TIME + 1 :]) for v in reversed(self.calls(key))]
+        return len(list(itertools.takewhile(lambda shape: shape == shapes[0], shapes)))
 
     def _keep(self, prefix: str, seen: dict[str, Tensor], lengths: Tensor | None) -> None:
         rows, steps, _ = next(iter(seen.values())).shape
@@ -153,18 +169,16 @@ class Recorder(Mapping[str, Tensor]):
 
     def _look(self, key: str, module: nn.Module, inputs: object, weights: Tensor) -> None:
         weights = weights[:, None] if weights.dim() == 2 else weights
-        self._found.setdefault(key, []).append(self._part(weights, time=-2))
+        self._found.setdefault(key, []).append(self._part(weights))
 
-    def _part(self, value: Tensor, time: int = 1) -> Tensor:
+    def _part(self, value: Tensor) -> Tensor:
         """A copy of the steps that are kept."""
-        index = [slice(None)] * value.dim()
-        index[time] = self.steps
-        return value.detach()[tuple(index)].clone()
+        return value.detach()[..., self.steps, :].clone()
 
     def _check(self) -> None:
         layers = [layer for _, layer in _of_type(self.model, Recurrent)]
         cells = [cell for layer in layers for cell in layer.cells]
-        known = {name: None for cell in cells for name in cell.graph.quantities}
+        known = {name: None for cell in cells for name in (*cell.graph.quantities, "x")}
         known |= {GRADIENT + state: None for cell in cells for state in cell.graph.driven}
         groups = GROUPS[: -1 if cells else 0] + (GROUPS[-1:] if _attentions(self.model) else ())
         if unknown := [name for name in self.names if name not in known and name not in groups]:

@@ -80,7 +80,7 @@ def unroll_seen(
     of_states = [hook for hook in hooks if isinstance(hook, StateHook)] if torch.is_grad_enabled() else []
     for hook in of_states:
         hook.check(len(x))
-    watch = _watch([hook for hook in hooks if isinstance(hook, QuantityHook)], lengths, turned)
+    watch = _watch([hook for hook in hooks if isinstance(hook, QuantityHook)], x, lengths, turned)
     probe = partial(_with_probes, of_states, cell, x, state[0].shape[1], given, lengths, turned)
     rest = (x, state, lengths, reset, backend, checkpoint_every)
     if not of_states:
@@ -101,14 +101,15 @@ def unroll_seen(
     return y, tuple(finals)
 
 
-def _watch(hooks: Sequence[QuantityHook], lengths: Tensor | None, turned: bool) -> Watch | None:
+def _watch(hooks: Sequence[QuantityHook], x: Tensor, lengths: Tensor | None, turned: bool) -> Watch | None:
     """One that looks for all `hooks`."""
 
     def show(seen: dict[str, Tensor]) -> None:
         for hook in hooks:
-            hook.call(seen, lengths, turned)
+            hook.call({"x": x.detach(), **seen}, lengths, turned)
 
-    return Watch(tuple(dict.fromkeys(n for hook in hooks for n in hook.names)), show) if hooks else None
+    names = dict.fromkeys(name for hook in hooks for name in hook.names if name != "x")
+    return Watch(tuple(names), show) if hooks else None
 
 
 def _with_probes(

@@ -222,7 +222,7 @@ class Recurrent(nn.Module):
             ways = []
             for way in range(self.directions):
                 index = layer * self.directions + way
-                out, final = self._direction(index, y, state[index], lengths, reset, generator)
+                out, final = self._direction(index, y, state[index], lengths, reset, generator, bool(way))
                 ways.append(out)
                 after.append(final)
             y = self._connect(layer, below, self._merge(ways))
@@ -245,6 +245,19 @@ class Recurrent(nn.Module):
             raise ShapeError(f"x must have shape [batch, {self.input_size}], got {list(x.shape)}")
         y, state = self(x.unsqueeze(1), state, generator=generator)
         return y.squeeze(1), state
+
+    def step_layer(
+        self,
+        x: Float[Tensor, "B I"],
+        state: tuple[Float[Tensor, "B H"], ...],
+        layer: int = 0,
+        reverse: bool = False,
+    ) -> tuple[Float[Tensor, "B H"], ...]:
+        """The states of one direction of one layer after a step, from those before and what the layer reads.
+
+        Raises `ConfigError` where there is no such layer.
+        """
+        return self._direction(self._index(layer, reverse), x[None], state, None, None, None, turned=False)[1]
 
     def register_state_hook(
         self,
@@ -280,18 +293,17 @@ class Recurrent(nn.Module):
         """Call `hook` in each forward pass with quantities of a layer at all steps, [B, T, H] each, by name.
 
         It also gets the lengths of the rows [B], or None where all are full.
-        `names` are those of `cell.graph.quantities`: states, gates, and the values of maps as "a_i". They are
+        `names` are those of `cell.graph.quantities`: states, gates, and the values of maps as "a_i"; and "x",
+        what the layer reads. They are
         shown as they were, in the order of x in both directions, without gradients, zero in padding, and may
         be views of what the backward pass needs: copy what is to stay. What the layer puts out is the same to
         the last bit. A backend that keeps them for the backward pass shows these; what it does not keep is
         computed once more. Raises `ConfigError` where there is no such layer or quantity.
         """
         index, cell = self._index(layer, reverse), self.cells[layer]
-        if unknown := [name for name in names if name not in cell.graph.quantities]:
-            raise ConfigError(
-                f'cell "{cell.name}" has no quantity "{unknown[0]}": it has '
-                f"{', '.join(cell.graph.quantities)}"
-            )
+        known = [*cell.graph.quantities, "x"]
+        if unknown := [name for name in names if name not in known]:
+            raise ConfigError(f'cell "{cell.name}" has no quantity "{unknown[0]}": it has {", ".join(known)}')
         return self._add(QuantityHook(hook, index, tuple(names)))
 
     def _add(self, hook: StateHook | QuantityHook) -> RemovableHandle:
@@ -372,9 +384,13 @@ class Recurrent(nn.Module):
         lengths: Tensor | None,
         reset: Tensor | None,
         generator: torch.Generator | None,
+        turned: bool,
     ) -> tuple[Float[Tensor, "T B H"], tuple[Tensor, ...]]:
-        """One layer in one direction; in the output, step t is that of x in both directions."""
-        layer, turned = index // self.directions, bool(index % self.directions)
+        """One layer in one direction, which is `turned` where it runs backwards in time.
+
+        In the output, step t is that of x in both directions.
+        """
+        layer = index // self.directions
         cell, units = self._prepared[self.training, False][layer], self.hidden_sizes[layer]
         weights = self._weights(index, generator)
         given = self._given(index, cell, x, state, reset, generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -154,6 +154,11 @@ class CaptionBatch(ExampleBatch):
     def steps(self) -> int:
         """Tokens of all captions."""
         return int(self.target_lengths.sum())
+
+    def split(self) -> list[Self]:
+        """Each caption as a batch of its own, with its picture alone."""
+        own = replace(self, source=self.source[self.rows], source_lengths=self.source_lengths[self.rows])
+        return [replace(each, rows=torch.zeros_like(each.rows)) for each in super(CaptionBatch, own).split()]
 
 
 class EncodedCaptions(NamedTuple):
@@ -342,6 +347,11 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
         side = round(weights.shape[1] ** 0.5)
         return looked | ({} if self.clips else {"grid": [side, side]}) | {"weights": weights.tolist()}
 
+    def names_of(self, batch: CaptionBatch) -> tuple[list[list[str]], list[list[str]]]:
+        """The tokens of each caption, with its end; a picture has no names of steps."""
+        rows = zip(batch.inputs[:, 1:].tolist(), batch.target_lengths.tolist(), strict=True)
+        return [], [[*(self.tokeniser.decode([k]).strip() for k in row[: n - 1]), "<end>"] for row, n in rows]
+
     def _make_model(self, backbone: dict[str, Any] | None) -> Captioner:
         config = self.config.model
         size = config.hidden if config.embedding is None else config.embedding
@@ -381,7 +391,7 @@ class CaptionerTask(Task[Captioned, EncodedCaptions]):
         return figures
 
     def _draw_attention(self, seen: Pixels, caption: str) -> Figure:
-        from throughtime.train.looks import draw_looks
+        from throughtime.insight.looks import draw_looks
         from throughtime.train.strips import draw_temporal_attention
 
         looked = self.attention(seen, self.tokeniser.encode(caption).tolist())
@@ -487,7 +497,7 @@ def _sources(pixels: Sequence[Pixels]) -> tuple[Tensor, Tensor]:
 
 
 def _draw_captions(seen: Sequence[Pixels], captions: Sequence[str]) -> Figure:
-    from throughtime.train.looks import draw_captions
+    from throughtime.insight.looks import draw_captions
     from throughtime.train.strips import draw_told_strips
 
     return (draw_told_strips if seen[0].ndim == 4 else draw_captions)(seen, captions)

@@ -378,6 +378,33 @@ class ClassifierTask(Task[Table, EncodedTable]):
         table = table_of(inputs, self.config.data.input, isinstance(self.reader, Scaling))
         return self._batches(self._inputs(table))
 
+    def looked_at_text(self, text: str) -> Any:
+        """A text, with the class that the model gives it."""
+        [ids] = self._inputs(table_of([text], self.config.data.input, isinstance(self.reader, Scaling)))
+        answer = self._log_probs([ids])
+        targets = (answer.exp() >= 0.5).float() if self.config.data.multi_label else answer.argmax(-1)
+        return self._batch([ids], targets, 0).to(self._device)
+
+    def names_of(self, batch: Any) -> tuple[list[list[str]], list[list[str]]]:
+        """The tokens or the columns, and the class."""
+        if isinstance(self.reader, Scaling):
+            inputs = [list(self.config.data.input)] * len(batch.features)
+        else:
+            rows = zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True)
+            inputs = [[self._word(k) for k in row[:length]] for row, length in rows]
+        several = batch.targets.dim() == 2
+        wanted = [row.nonzero()[:, 0].tolist() if several else [int(row)] for row in batch.targets]
+        return inputs, [[self.labels[k] for k in row if 0 <= k < len(self.labels)] for row in wanted]
+
+    def class_names(self) -> list[str]:
+        """The classes, or the labels."""
+        return list(self.labels)
+
+    def _word(self, number: int) -> str:
+        """A token as people read it."""
+        assert not isinstance(self.reader, Scaling)
+        return self.reader.texts[number - 2] if number > 1 else "<unknown>"
+
     def remarks(self) -> list[str]:
         """The classes, sizes, and what runs the recurrence."""
         parameters = sum(p.numel() for p in self.model.parameters())

@@ -19,7 +19,7 @@ from throughtime.data.batches import by_length, pad
 from throughtime.data.corpus import encode
 from throughtime.data.documents import Documents, open_documents
 from throughtime.data.split import hold_out
-from throughtime.data.streams import Streams
+from throughtime.data.streams import Chunk, Streams
 from throughtime.data.text import Text
 from throughtime.data.tokens import BOUNDARY, UNKNOWN, fit_tokeniser, tokeniser_from_json
 from throughtime.decode.cache import Cache, with_cache
@@ -37,6 +37,8 @@ from throughtime.train.metrics import evaluate_text, text_metrics
 
 #: Chunks of training after which a row begins anew, so that the model knows how to begin.
 FRESH = 32
+#: Places of a text that a model is looked at with.
+LOOKED = 8
 #: Time steps that a single row is read by at once; no answer depends on it.
 ROW_STEPS = 1024
 #: Tokens, with padding, that are read side by side when texts are embedded.
@@ -323,6 +325,27 @@ class LanguageModelTask(Task[Text | Documents, Passage]):
         ids = [np.append(BOUNDARY, self.tokeniser.encode(text)) for text in inputs]
         for rows in by_length(list(map(len, ids)), ROW_TOKENS):
             yield rows, Texts(*(each.to(self._device) for each in pad([ids[k] for k in rows])))
+
+    def looked_at(self, part: Text | Documents, steps: int) -> Chunk:
+        """Rows of so many tokens from `LOOKED` places of a text."""
+        return Streams(encode(part, self.tokeniser), LOOKED, steps).batch(0).to(self._device)
+
+    def looked_at_text(self, text: str) -> Chunk:
+        """A text, as one row."""
+        ids = self.tokeniser.encode(text).tolist()
+        if not ids:
+            raise DataError("there is nothing to look at: the text is empty")
+        return Chunk(self._tensor([[BOUNDARY, *ids[:-1]]]), self._tensor([ids]), 0)
+
+    def names_of(self, batch: Chunk) -> tuple[list[list[str]], list[list[str]]]:
+        """The tokens, and the token after each."""
+        both = (batch.inputs, batch.targets)
+        inputs, outputs = ([list(self.tokeniser.pieces(row)) for row in each.tolist()] for each in both)
+        return inputs, outputs
+
+    def class_names(self) -> list[str]:
+        """The text of each token."""
+        return [piece for k in range(self.tokeniser.size) for piece in self.tokeniser.pieces([k])]
 
     def show(self, answer: dict[str, Any]) -> str:
         """The log-probability and the text."""

@@ -298,10 +298,29 @@ class Seq2SeqTask(Task[Pairs, EncodedPairs]):
 
     def draw(self, answer: dict[str, Any]) -> Figure:
         """The attention matrix."""
-        from throughtime.train.alignment import draw_alignment
+        from throughtime.insight.alignment import draw_alignment
 
         source, target = self._ids([answer["input"], answer["output"]])
         return draw_alignment(**self.attention(source, target.tolist()))
+
+    def looked_at_text(self, text: str) -> PairBatch:
+        """An input, with the output that the model gives it."""
+        [source] = self._ids([text])
+        [found] = self._search([source], SearchConfig(beams=1))
+        return _batch([source], [np.asarray(found[0].tokens, dtype=np.int64)], 0).to(self._device)
+
+    def names_of(self, batch: PairBatch) -> tuple[list[list[str]], list[list[str]]]:
+        """The tokens of the input and of the output, each with its end."""
+        sides = (batch.source, batch.source_lengths), (batch.inputs[:, 1:], batch.target_lengths)
+        inputs, outputs = (
+            [self._pieces(row[: n - 1]) for row, n in zip(ids.tolist(), lengths.tolist(), strict=True)]
+            for ids, lengths in sides
+        )
+        return inputs, outputs
+
+    def class_names(self) -> list[str]:
+        """The text of each token of the output."""
+        return [self._pieces([k])[0] if k != BOUNDARY else "<end>" for k in range(self.tokeniser.size)]
 
     def remarks(self) -> list[str]:
         """Sizes of the vocabulary and the model, and what runs the recurrences."""

@@ -117,6 +117,7 @@ class TaggerConfig(Config):
 class SentenceBatch(ExampleBatch):
     """Sentences as numbers; see `throughtime.models.tagger`."""
 
+    shared: ClassVar[frozenset[str]] = frozenset({"spellings", "spelling_lengths"})
     words: Tensor
     lengths: Tensor
     spellings: Tensor
@@ -352,6 +353,30 @@ class TaggerTask(Task[Sentences, EncodedSentences]):
         sentences = [self._words(each) for each in inputs]
         for rows in by_length(list(map(len, sentences)), TOKENS):
             yield rows, self._batch([sentences[k] for k in rows], [[] for _ in rows], 0).to(self._device)
+
+    def looked_at_text(self, text: str) -> SentenceBatch:
+        """A sentence, with the tags that the model gives it."""
+        words = self._words(text)
+        if not words:
+            raise DataError("there is nothing to look at: the sentence is empty")
+        batch = self._batch([words], [[]], 0).to(self._device)
+        with torch.no_grad():
+            return replace(batch, targets=self.model.decode(batch))
+
+    def names_of(self, batch: SentenceBatch) -> tuple[list[list[str]], list[list[str]]]:
+        """The words, and the tag of each."""
+        lengths = batch.lengths.tolist()
+        words = [row[:n] for row, n in zip(batch.words.tolist(), lengths, strict=True)]
+        tags = [row[:n] for row, n in zip(batch.targets.tolist(), lengths, strict=True)]
+        known = ["<padding>", "<unknown>", *self.vocabulary.words]
+        return (
+            [[known[k] for k in row] for row in words],
+            [[self.tags[k] if k >= 0 else "<unknown>" for k in row] for row in tags],
+        )
+
+    def class_names(self) -> list[str]:
+        """The tags."""
+        return list(self.tags)
 
     def remarks(self) -> list[str]:
         """Sizes, and what runs the recurrence."""

@@ -196,6 +196,31 @@ class Task(ABC, Generic[P, E]):
         """The picture of a prediction; raises `ConfigError` where a task has none."""
         raise ConfigError(f"{self.config.task} draws no picture of a prediction")
 
+    def looked_at(self, part: P, steps: int) -> Any:
+        """A batch of a part of the data for the model to be looked at with, as `model.loss` takes it.
+
+        `steps` are the most time steps where a row may have any number of them.
+        """
+        return self.batches(part).batch(0, 0).to(self._device)
+
+    def looked_at_text(self, text: str) -> Any:
+        """The same for an input that was typed, with the model's own answer where the loss needs one.
+
+        Raises `ConfigError` where a task reads no text.
+        """
+        raise ConfigError(f"{self.config.task} reads no text: give --file with data as it was trained on")
+
+    def names_of(self, batch: Any) -> tuple[list[list[str]], list[list[str]]]:
+        """What people call each step that a batch reads, and what the loss wants there: row by row.
+
+        Where steps have no names, as sounds have none, there are no rows.
+        """
+        return [], []
+
+    def class_names(self) -> list[str]:
+        """What people call each class that the model's head tells apart; none where they have no names."""
+        return []
+
     def inputs(self, path: Path) -> Iterable[Any]:
         """The inputs for `answer` in a file: its lines, if a task knows nothing better."""
         from throughtime.data.text import read_lines

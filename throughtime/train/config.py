@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from throughtime.config import Config
+
+#: What can be watched inside a model.
+WATCHED = ("gradients", "gates")
+
+
+def _split_watched(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, which may also stand in one word with commas between them."""
+    found = tuple(dict.fromkeys(part for name in names for part in name.split(",") if part))
+    if wrong := [name for name in found if name not in WATCHED]:
+        raise ValueError(f'there is no "{wrong[0]}" to watch: there are {", ".join(WATCHED)}')
+    return found
 
 
 class TrainingConfig(Config):
@@ -40,6 +51,12 @@ class TrainingConfig(Config):
         lt=1,
         description="Keep the mean of the weights from this share of the run on, as 0.7.",
     )
+    watch: Annotated[tuple[str, ...], AfterValidator(_split_watched)] = Field(
+        (),
+        description="What to look at inside the model as it is trained: gradients, gates, or both.",
+    )
+    watch_every: int = Field(200, ge=1, description="Steps between two looks.")
+    tensorboard: bool = Field(False, description="Write what is recorded for TensorBoard too.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all randomness.")
 
     @property

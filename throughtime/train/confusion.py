@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from throughtime.errors import ShapeError
-from throughtime.train.alignment import thinned
+from throughtime.insight.alignment import thinned
 from throughtime.train.classification import Calibration
 
 #: Inches of a cell of the matrix where there are many, of all cells where there are few, and of a letter.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import lightning
 from rich.console import Console
 from torch import nn
 
 from throughtime.errors import DivergedError
+from throughtime.train.board import Board
 from throughtime.train.callbacks import Bar, Interruption, Keeper, Recorder
 from throughtime.train.checkpoint import Checkpoint, Progress
 from throughtime.train.config import TrainingConfig
@@ -19,6 +21,7 @@ from throughtime.train.feed import Batches, Feed
 from throughtime.train.metrics import Metrics
 from throughtime.train.module import SequenceModule
 from throughtime.train.run import Run
+from throughtime.train.watch import Watcher
 
 
 def fit(
@@ -53,11 +56,15 @@ def fit(
     if resume:
         module.restore(Checkpoint.load(run.last))
         run.forget_after(module.progress.step)
+    if config.tensorboard:
+        run = replace(run, listeners=(Board(run.board).write,))
     recorder = Recorder(run)
     bar = Bar(console, recorder, read)
     keeper = Keeper(run, recorder, validate, validation_tokens, score, sample, bar.show)
     # Interruption comes first: a signal may arrive while another callback begins.
-    callbacks = [Interruption(keeper.interrupted), recorder, keeper, bar]
+    # And who watches a step stops before another callback uses the model.
+    watcher = [Watcher(run, model, config.watch, config.watch_every)] if config.watch else []
+    callbacks = [Interruption(keeper.interrupted), *watcher, recorder, keeper, bar]
     if module.done < 1:
         try:
             _trainer(callbacks).fit(module)

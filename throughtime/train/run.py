@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,13 @@ ADVICE = "what was saved before is still there. Make room and go on with --resum
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of a run and the names in it."""
+    """The folder of a run and the names in it.
+
+    listeners  get every record too.
+    """
 
     folder: Path
+    listeners: tuple[Callable[[dict[str, Any]], object], ...] = ()
 
     @property
     def config(self) -> Path:
@@ -56,6 +60,11 @@ class Run:
     def samples(self) -> Path:
         """What the model made as training went on."""
         return self.folder / "samples.txt"
+
+    @property
+    def board(self) -> Path:
+        """The records once more, for TensorBoard."""
+        return self.folder / "tensorboard"
 
     @property
     def curves(self) -> Path:
@@ -118,7 +127,10 @@ class Run:
 
     def record(self, values: dict[str, Any]) -> None:
         """Add a line to `metrics`; numbers that are not finite become null, as JSON has none."""
-        self.append(self.metrics, json.dumps(_finite(values)) + "\n")
+        record = _finite(values)
+        self.append(self.metrics, json.dumps(record) + "\n")
+        for listen in self.listeners:
+            listen(record)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The records of `metrics`; a torn last line is left out."""

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from throughtime.train.alignment import MOST, thinned
+from throughtime.insight.alignment import MOST, thinned
 
 
 def draw_transcript(

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from throughtime.train.looks import COLUMNS, WORDS, draw_captions, draw_looks, enlarge
+from throughtime.insight.looks import COLUMNS, WORDS, draw_captions, draw_looks, enlarge
 
 PICTURE = np.full((3, 32, 32), 200, dtype=np.uint8)
 

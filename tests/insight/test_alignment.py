@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from throughtime.train.alignment import draw_alignment
+from throughtime.insight.alignment import draw_alignment
 
 
 def test_columns_are_the_input_and_rows_the_output():

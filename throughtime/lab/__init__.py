@@ -1,0 +1,1 @@
+"""Experiments: what is claimed of recurrences, measured."""
