@@ -1,6 +1,6 @@
 """The view errors: losses are those of the models, told one by one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -112,12 +112,15 @@ def test_the_worst_are_told_with_what_stood_before_them_and_what_was_expected():
     assert [each["count"] for each in shown.details["positions"]] == [2, 4, 8, 16, 30]
 
 
-def test_words_are_told_by_their_rank():
-    names = ["", "�", *(f" word{k}" for k in range(150))]
-    shown = look(text_subject(60, names), Options())
-    assert {kind["part"] for kind in shown.details["kinds"]} <= {
-        "rank 1 to 10", "rank 11 to 100", "rank 101 to 1000",
-    }  # fmt: skip
+def test_words_and_what_is_unknown_are_told_apart():
+    names = ["", "�", *(f" word{chr(97 + k % 26)}" for k in range(100)), *(f" {k}" for k in range(50))]
+    kinds = {kind["part"] for kind in look(text_subject(60, names), Options()).details["kinds"]}
+    assert {"word", "other token"} <= kinds <= {"word", "other token", "unknown", "end"}
+
+
+def test_a_models_own_answers_are_refused():
+    with pytest.raises(ConfigError, match="the model's own answer, which is never wrong: give --file"):
+        look(replace(text_subject(), answered=True), Options())
 
 
 def test_the_page_shows_markup_as_text():

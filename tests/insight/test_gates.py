@@ -1,5 +1,7 @@
 """The view of gates: shares that are known beforehand."""
 
+import math
+
 import pytest
 import torch
 from subjects import Batch, Sum, linear, minimal_gated, subject_of
@@ -85,3 +87,16 @@ def test_what_is_not_there_is_refused(options, message):
 def test_a_cell_without_gates_is_refused():
     with pytest.raises(ConfigError, match="the cells of this model have no gates"):
         look(Subject(Sum(linear).double(), subject_of("rnn").batch), Options())
+
+
+def test_what_has_no_bounds_is_not_shut_or_open():
+    rows = {row["gate"]: row for row in look(subject_of("gru"), Options()).rows}
+    assert rows["recurrence.0.m"]["operator"] == "map"
+    assert math.isnan(rows["recurrence.0.m"]["shut"]) and math.isnan(rows["recurrence.0.m"]["constant_units"])
+    assert 0 <= rows["recurrence.0.z"]["shut"] <= 1
+
+
+def test_nothing_saturated_is_said():
+    assert look(biased(), Options()).lines == [
+        "No gate is saturated: fewer than 5 % of its values are near an end."
+    ]

@@ -8,6 +8,7 @@ import torch
 from subjects import Batch, linear, minimal_gated, subject_of
 
 from throughtime.errors import ConfigError
+from throughtime.heads.categorical import Loss
 from throughtime.insight.gradients import Options, gradient_norms, look
 from throughtime.insight.view import Subject
 
@@ -80,15 +81,40 @@ def test_the_gradients_of_parameters_stay_as_they_are():
     assert subject.model.recurrence.weight_ih_l0.grad is None
 
 
-def test_layers_directions_and_states_are_told_apart():
+def test_layers_and_states_are_told_apart_and_the_end_has_no_distance_from_the_last_loss():
     subject = subject_of("lstm", layers=2, bidirectional=True)
     view = look(subject, Options(state="c"))
-    assert [row["state"] for row in view.rows] == [
-        "recurrence.0 c",
-        "recurrence.0.reverse c",
-        "recurrence.1 c",
-        "recurrence.1.reverse c",
-    ]
+    assert [row["state"] for row in view.rows] == ["recurrence.0 c", "recurrence.1 c"]
+    assert "recurrence.1.reverse c" in view.details["whole"]
+    assert "no distance from directions from the end" in view.lines[2]
+
+
+def test_a_loss_at_every_step_that_cannot_be_taken_apart_has_no_distance():
+    @dataclasses.dataclass(frozen=True)
+    class Tagged:
+        x: torch.Tensor
+        targets: torch.Tensor
+        lengths: torch.Tensor | None = None
+
+    subject = subject_of(linear)
+    view = look(Subject(subject.model, Tagged(subject.batch.x, subject.batch.targets)), Options())
+    assert "no distance is told" in view.lines[0]
+    assert set(view.rows[0]) == {"state", "quarter_1", "quarter_2", "quarter_3", "quarter_4"}
+    assert len(view.figures["gradients"]().axes) == 1
+
+
+def test_a_beginning_is_no_vanishing():
+    subject = subject_of(linear, rows=1, steps=6)
+    model, inner = subject.model, subject.model.recurrence
+
+    def loss(batch, state=None):
+        y, state = inner(batch.x, reset=torch.tensor([[False, False, True, False, False, False]]))
+        return Loss(y[:, -1].sum(), 1, state)
+
+    model.loss = loss
+    view = look(subject, Options())
+    assert view.rows[0]["steps"] == 4
+    assert view.rows[0]["vanishes_at"] is None
 
 
 def test_clipping_is_read_from_the_records():

@@ -24,7 +24,7 @@ def diagonal(steps=21):
 def test_a_linear_recurrence_is_its_matrix():
     view = look(diagonal(), Options())
     [row] = view.rows
-    assert row["radius h"] == pytest.approx(1.1)
+    assert row["radius W_hh"] == pytest.approx(1.1)
     assert row["lyapunov"] == pytest.approx(math.log(1.1), abs=0.02)
     assert row["σ at 10"] == pytest.approx(1.1**10)
     assert row["σ at 20"] == pytest.approx(1.1**20)
@@ -69,6 +69,25 @@ def test_products_far_apart_neither_overflow_nor_end_in_zero():
 def test_lyapunov_exponents_are_the_logarithms_of_the_factors():
     exponents = lyapunov([DIAGONAL] * 300)
     assert exponents == pytest.approx([math.log(1.1), math.log(0.9), math.log(0.5)], abs=0.01)
+
+
+def test_a_step_before_which_the_row_begins_anew_has_no_jacobian():
+    path = paths(subject_of("lstm", steps=5), 0)["recurrence.0"]
+    path = path._replace(reset=torch.tensor([True, False, True, False, False]))
+    found = step_jacobians(path)
+    assert [bool((each != 0).any()) for each in found] == [True, False, True, True]
+
+
+def test_what_explodes_is_infinite_and_no_error():
+    assert singular_values([1e20 * torch.eye(2, dtype=torch.float64)] * 20)[20] == (math.inf,) * 3
+
+
+def test_weights_that_are_not_finite_are_named():
+    subject = diagonal()
+    with torch.no_grad():
+        subject.model.recurrence.weight_hh_l0[0, 0] = math.nan
+    with pytest.raises(ConfigError, match=r"1 of the 9 numbers of recurrence.weight_hh_l0 are NaN"):
+        look(subject, Options())
 
 
 def test_padding_is_no_step():

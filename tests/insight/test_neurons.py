@@ -19,7 +19,7 @@ def planted(units):
     traits = of_tokens(list(TEXT))
     for unit, (trait, sign) in units.items():
         states[:, unit] = sign * torch.from_numpy(traits[trait]).double() + 0.1 * states[:, unit]
-    return Reading(list(TEXT), {"recurrence.0.c": states}, len(TEXT) // 2)
+    return Reading(list(TEXT), {"recurrence.0.c": states}, [len(TEXT)])
 
 
 def test_units_are_found_where_they_were_put():

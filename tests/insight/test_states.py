@@ -12,9 +12,15 @@ from throughtime.insight.view import Subject
 
 def test_runs_are_found_the_fullest_and_longest_first():
     level = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.8, 0.0, 1.0], dtype=torch.float64)
-    assert find_passages(level, 0.8) == [Passage(1, 3, 1.0), Passage(6, 7, 1.0), Passage(4, 5, 0.8)]
-    assert find_passages(torch.zeros(3), 0.5) == []
-    assert find_passages(torch.ones(3), 0.5) == [Passage(0, 3, 1.0)]
+    whole = [slice(0, 7)]
+    assert find_passages(level, 0.8, whole) == [Passage(1, 3, 1.0), Passage(6, 7, 1.0), Passage(4, 5, 0.8)]
+    assert find_passages(torch.zeros(3), 0.5, [slice(0, 3)]) == []
+    assert find_passages(torch.ones(3), 0.5, [slice(0, 3)]) == [Passage(0, 3, 1.0)]
+
+
+def test_no_passage_goes_from_one_row_to_the_next():
+    found = find_passages(torch.ones(5), 0.5, [slice(0, 3), slice(3, 5)])
+    assert found == [Passage(0, 3, 1.0), Passage(3, 5, 1.0)]
 
 
 def test_a_unit_that_is_on_at_capitals_finds_them():

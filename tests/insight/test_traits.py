@@ -46,7 +46,11 @@ def test_every_trait_is_tested_and_has_a_value_for_each_character():
 def test_tokens_have_what_holds_at_their_last_character():
     found = of_tokens(["The", " king", "\n", " is"])
     assert found["position in the line"].tolist() == [3, 8, 0, 3]
-    assert "digit" not in found  # the same everywhere
+    assert found["digit"].tolist() == [0, 0, 0, 0]
+
+
+def test_before_the_first_character_nothing_holds():
+    assert of_tokens(["", *"Hello world"])["capital"].tolist() == [0, 1] + [0] * 10
 
 
 def test_words_have_spaces_between_them():
@@ -56,4 +60,4 @@ def test_words_have_spaces_between_them():
 
 
 def test_nothing_is_said_of_nothing():
-    assert of_tokens([]) == {}
+    assert all(len(trait) == 0 for trait in of_tokens([]).values())

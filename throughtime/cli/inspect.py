@@ -95,6 +95,8 @@ def inspect(command: Any, name: str, view: ModuleType) -> None:
             if not console.is_terminal:  # nobody to fold lines for
                 console = Console(width=200)
             console.print(table(shown.rows[:MOST_ROWS]))
+        if len(shown.rows) > MOST_ROWS:
+            write(f"... and {len(shown.rows) - MOST_ROWS} more in {folder / name}.json\n")
     messages().print(", ".join(map(str, files)), soft_wrap=True, markup=False)
 
 
@@ -108,18 +110,19 @@ def _subject(command: Any) -> Subject:
         raise ConfigError(f"--steps must be 1 or more, got {command.steps}")
     if command.text is not None and command.file:
         raise ConfigError("give --text or --file, not both")
-    task = load(command.run)
+    task, answered = load(command.run), False
     if command.text is not None:
         text = readable(command.text)
         if hasattr(task, "unknown"):
             warn_of_unknown(task, text)
         batch = task.looked_at_text(text)
+        answered = task.config.task != "language-model"
     else:
         part = task.open(command.file) if command.file else _validation_data(task, command.run)
         batch = task.looked_at(part, command.steps)
     inputs, outputs = task.names_of(batch)
     records = Run.open(command.run).read_metrics()
-    return Subject(task.model, batch, inputs, outputs, records, task.class_names())
+    return Subject(task.model, batch, inputs, outputs, records, task.class_names(), answered)
 
 
 def _validation_data(task: Any, folder: Path) -> Any:

@@ -82,7 +82,7 @@ def look(subject: Subject, options: Options) -> View:
     if not _has_attention(subject.model):
         raise ConfigError(
             f"this {type(subject.model).__name__} has no attention: the views saliency and memory tell which "
-            "inputs count; or train with attention, as seq2seq and captioner do, or --pooling attention"
+            "inputs count; or train a model that has it, as --help of the task tells"
         )
     with Recorder(subject.model, "attention") as seen, torch.no_grad():
         subject.model.loss(subject.batch)  # type: ignore[operator]
@@ -156,9 +156,9 @@ def _measure(each: Look) -> dict[str, Any]:
         if not weights.numel():
             continue
         entropy = -torch.special.xlogy(weights, weights).sum(1)
-        seen = (weights > 0).sum(1)
         entropies += entropy.tolist()
-        spreads += (entropy[seen > 1] / seen[seen > 1].log()).tolist()
+        if (steps := int((weights > 0).any(0).sum())) > 1:
+            spreads += (entropy / math.log(steps)).tolist()
         best = weights.max(1)
         peaks += best.values.tolist()
         forward += (best.indices.diff() >= 0).tolist()

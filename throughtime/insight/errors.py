@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from throughtime.data.tokens import BOUNDARY, UNKNOWN
 from throughtime.errors import ConfigError
 from throughtime.insight.pages import needs_spaces, page, token
 from throughtime.insight.predictions import Prediction, predictions
@@ -46,6 +47,11 @@ def look(subject: Subject, options: Options) -> View:
     """
     if options.worst < 1:
         raise ConfigError(f"--worst must be 1 or more, got {options.worst}")
+    if subject.answered:
+        raise ConfigError(
+            "what is wanted of a text alone is the model's own answer, which is never wrong: give --file, "
+            "with data that have the right ones"
+        )
     found = predictions(subject.model, subject.batch, GUESSES)
     if not found:
         raise ConfigError("nothing is wanted of the model in these data: give data with answers")
@@ -84,9 +90,13 @@ class _Names:
         """What sort of thing was wanted."""
         assert each.wanted is not None
         name = self.of(each.wanted)
+        if self.is_text and each.wanted == UNKNOWN:
+            return "unknown"
         if self.characters:
             return _kind_of_character(name)
-        return _rank(each.wanted) if self.is_text else visible(name)
+        if not self.is_text:
+            return visible(name)
+        return "word" if name.strip().isalpha() else "end" if each.wanted == BOUNDARY else "other token"
 
     def wanted(self, each: Prediction) -> str:
         """What was wanted, also where there are no classes."""
@@ -140,16 +150,6 @@ def _kind_of_character(name: str) -> str:
         if holds():
             return kind
     return "punctuation" if name else "end"
-
-
-def _rank(number: int) -> str:
-    """Words are numbered by falling frequency, behind the boundary and the unknown word."""
-    if number < 2:
-        return ("end", "unknown word")[number]
-    for bound in (10, 100, 1000, 10_000):
-        if number - 1 <= bound:
-            return f"rank {bound // 10 + 1 if bound > 10 else 1} to {bound}"
-    return "rank beyond 10000"
 
 
 def _position(each: Prediction) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 STEPS = 200
 #: A sigmoid is shut below the first and open above the second; a tanh is saturated beyond ± the second.
 SHUT, OPEN = 0.1, 0.9
+#: The operators that a gate can be saturated by.
+BOUNDED = ("sigmoid", "tanh")
 #: Steps and units of a heat map.
 SHOWN, UNITS = 50, 64
 
@@ -41,9 +44,11 @@ def look(subject: Subject, options: Options) -> View:
 
     A sigmoid lies in 0 .. 1: shut below 0.1, open above 0.9. A tanh lies in -1 .. 1: "shut" and "open" are
     then the shares below -0.9 and above 0.9, where it is saturated. A gate that is always shut or open is a
-    constant, and no gradient goes through a saturated one. The heat map of a gate has the units in the order
+    constant, and no gradient goes through a saturated one. What is neither, as the product m of a GRU, has
+    its mean alone. The heat map of a gate has the units in the order
     of their mean, the steps from left to right.
     """
+    subject.recurrences  # noqa: B018 (raises where there is none)
     with Recorder(subject.model, "gates") as seen, torch.no_grad():
         subject.model.loss(subject.batch)  # type: ignore[operator]
     if not len(seen):
@@ -60,16 +65,19 @@ def look(subject: Subject, options: Options) -> View:
         raise ConfigError(f"there is no row {options.row}: the batch has {len(value)}, numbered from 0")
     names = step_names(subject, options.row, value.shape[1])
     shown = {key: each[options.row, :SHOWN].cpu() for key, each in drawn.items()}
-    figures = {
-        "gates": partial(_draw_shares, rows),
-        "gates-over-input": partial(_draw_maps, shown, ends_in, names[:SHOWN]),
-    }
-    worst = max(rows, key=lambda row: row["shut"] + row["open"])
-    lines = [
-        f"{worst['gate']} is the most saturated: {worst['shut']:.0%} below {worst['below']:g}, "
-        f"{worst['open']:.0%} above {OPEN:g}; {worst['constant_units']} of its {worst['units']} units are "
-        "one or the other at nine steps of ten."
-    ]
+    figures = {"gates-over-input": partial(_draw_maps, shown, ends_in, names[:SHOWN])}
+    bounded = [row for row in rows if row["operator"] in BOUNDED]
+    if not bounded:
+        return View(["No gate is a sigmoid or a tanh: none can be shut, open or saturated."], rows, figures)
+    figures["gates"] = partial(_draw_shares, bounded)
+    worst = max(bounded, key=lambda row: row["shut"] + row["open"])
+    lines = ["No gate is saturated: fewer than 5 % of its values are near an end."]
+    if worst["shut"] + worst["open"] >= 0.05:
+        lines = [
+            f"{worst['gate']} is the most saturated: {worst['shut']:.0%} below {worst['below']:g}, "
+            f"{worst['open']:.0%} above {OPEN:g}; {worst['constant_units']} of its {worst['units']} units "
+            "are one or the other at nine steps of ten."
+        ]
     return View(lines, rows, figures)
 
 
@@ -92,19 +100,21 @@ def operators(model: nn.Module) -> dict[str, str]:
 
 
 def shares(key: str, values: Float[Tensor, "N H"], operator: str) -> dict[str, Any]:
-    """How much of a gate is shut, open and between, over N steps; and how many units are constant."""
+    """How much of a gate is shut, open and between, over N steps; and how many units are constant.
+
+    What is neither a sigmoid nor a tanh has no bounds to be near to: there these are NaN.
+    """
+    row = {"gate": key, "operator": operator, "mean": values.mean().item(), "units": values.shape[1]}
+    if operator not in BOUNDED:
+        return row | dict.fromkeys(("below", "shut", "between", "open", "constant_units"), math.nan)
     below = -OPEN if operator == "tanh" else SHUT
-    shut, wide = values < below, values > OPEN
-    stuck = torch.maximum(shut.float().mean(0), wide.float().mean(0)) >= 0.9
-    return {
-        "gate": key,
-        "operator": operator,
-        "mean": values.mean().item(),
+    shut, wide = (values < below).float(), (values > OPEN).float()
+    stuck = torch.maximum(shut.mean(0), wide.mean(0)) >= 0.9
+    return row | {
         "below": below,
-        "shut": shut.float().mean().item(),
-        "between": 1 - shut.float().mean().item() - wide.float().mean().item(),
-        "open": wide.float().mean().item(),
-        "units": values.shape[1],
+        "shut": shut.mean().item(),
+        "between": 1 - shut.mean().item() - wide.mean().item(),
+        "open": wide.mean().item(),
         "constant_units": int(stuck.sum()),
     }
 
@@ -140,19 +150,20 @@ def _draw_maps(values: Mapping[str, Tensor], ends_in: Mapping[str, str], names: 
     for panel, (key, value) in zip(panels, values.items(), strict=True):
         ordered = value[:, value.mean(0).argsort()]
         chosen = torch.linspace(0, ordered.shape[1] - 1, min(UNITS, ordered.shape[1])).round().long()
-        tanh = ends_in[key] == "tanh"
-        low = -1.0 if tanh else 0.0
+        gate = ends_in[key] == "sigmoid"
+        high = 1.0 if ends_in[key] in BOUNDED else float(value.abs().max())
         image = panel.imshow(
             ordered[:, chosen].T.numpy(),
             aspect="auto",
-            vmin=low,
-            vmax=1.0,
-            cmap=DIVERGING if tanh else SEQUENTIAL,
+            vmin=0.0 if gate else -high,
+            vmax=high,
+            cmap=SEQUENTIAL if gate else DIVERGING,
         )
         panel.grid(visible=False)
         panel.set_yticks([])
+        of_all = f"{len(chosen)} of {ordered.shape[1]} units,\nby their mean"
         panel.set_ylabel(
-            f"{key.rpartition('.')[2]}\n{len(chosen)} units", rotation=0, ha="right", va="center"
+            f"{key.rpartition('.')[2]}\n{of_all}", rotation=0, ha="right", va="center", fontsize="small"
         )
         figure.colorbar(image, ax=panel, pad=0.01)
     name_steps(panels[-1], names)

@@ -18,6 +18,7 @@ from tyro.conf import arg
 from throughtime.errors import ConfigError
 from throughtime.insight.recorder import Recorder
 from throughtime.insight.view import Subject, View
+from throughtime.insight.weights import block_names, check_finite
 from throughtime.nn.recurrent import Recurrent
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ class Path(NamedTuple):
     place    the number of the layer, and whether the direction is the one from the end.
     x        [T, I].
     states   [T, H] each, after each step, those of the cell in their order.
+    reset    [T], where the row begins anew before the step.
     """
 
     layer: Recurrent
     place: tuple[int, bool]
     x: Float[Tensor, "T I"]
     states: tuple[Float[Tensor, "T H"], ...]
+    reset: Bool[Tensor, "T"]
 
     @property
     def driven(self) -> list[int]:
@@ -69,6 +72,7 @@ def look(subject: Subject, options: Options) -> View:
     by QR decompositions (Benettin et al. 1980): below 0 changes die out, above 0 they grow. Beside them the
     spectral radius of each recurrent matrix, which says as much of a linear recurrence alone.
     """
+    check_finite(subject.model)
     found, rows = {}, []
     for key, path in paths(subject, options.row).items():
         jacobians = step_jacobians(path)
@@ -86,10 +90,11 @@ def paths(subject: Subject, row: int | None = None) -> dict[str, Path]:
 
     Without a row it is the longest. Raises `ConfigError` where there is no such row, or it has no two steps.
     """
-    with Recorder(subject.model, "states", "x") as seen, torch.no_grad():
+    layers = subject.recurrences
+    with Recorder(subject.model, "states", "x", "reset") as seen, torch.no_grad():
         subject.model.loss(subject.batch)  # type: ignore[operator]
     found = {}
-    for path, layer in subject.recurrences.items():
+    for path, layer in layers.items():
         double = copy.deepcopy(layer).double().requires_grad_(False)
         for index, reverse in itertools.product(range(layer.layers), (False, True)[: layer.directions]):
             key = ".".join([*filter(None, [path]), str(index), *["reverse"] * reverse])
@@ -98,7 +103,8 @@ def paths(subject: Subject, row: int | None = None) -> dict[str, Path]:
             chosen = int(real.sum(1).argmax()) if row is None else row
             steps = _steps(real, chosen, reverse)
             x, *values = (seen.last(f"{key}.{name}")[chosen, steps].double() for name in ("x", *states))
-            found[key] = Path(double, (index, reverse), x, tuple(values))
+            begins = seen.last(f"{key}.reset")[chosen, steps, 0] > 0
+            found[key] = Path(double, (index, reverse), x, tuple(values), begins)
     return found
 
 
@@ -118,12 +124,16 @@ def step_jacobians(path: Path) -> list[Float[Tensor, "N N"]]:
     """J_t = ds_t/ds_{t-1} for t = 2 ... T, s the states that maps go into, one after another.
 
     One backward pass gives all of a step: of as many copies of the row as s has units, each for another unit.
+    Where the row begins anew J is zero.
     """
     driven, units = path.driven, path.states[0].shape[1]
     count = len(driven) * units
     wanted = torch.eye(count, dtype=torch.float64, device=path.x.device).split(units, 1)
     found = []
     for t in range(1, len(path.x)):
+        if path.reset[t]:
+            found.append(torch.zeros(count, count, dtype=torch.float64, device=path.x.device))
+            continue
         before = tuple(value[t - 1].repeat(count, 1) for value in path.states)
         for k in driven:
             before[k].requires_grad_()
@@ -153,7 +163,8 @@ def singular_values(jacobians: Sequence[Float[Tensor, "N N"]]) -> dict[int, tupl
         if distance <= 10 or distance % 5 == 0 or distance == len(jacobians):
             values = torch.linalg.svdvals(product)
             three = torch.stack([values[0], values.median(), values[-1]])
-            largest, median, smallest = torch.maximum(three, ROUNDING * values[0]) * math.exp(scale)
+            factor = torch.tensor(scale, dtype=torch.float64).exp()  # infinite where it is too large
+            largest, median, smallest = torch.maximum(three, ROUNDING * values[0]) * factor
             found[distance] = float(largest), float(median), float(smallest)
     return found
 
@@ -172,16 +183,15 @@ def lyapunov(jacobians: Sequence[Float[Tensor, "N N"]]) -> list[float]:
 
 
 def radii(path: Path) -> dict[str, float]:
-    """The spectral radius of each recurrent matrix of a layer, by the name of its map."""
+    """The spectral radius of each recurrent matrix, by its name: W_hf is what f multiplies h with."""
     index, reverse = path.place
     weight = getattr(path.layer, f"weight_hh_l{index}{'_reverse' * reverse}", None)
-    blocks = path.layer.cells[index].graph.recurrent_blocks
     if weight is None:
         return {}
-    parts = weight.detach().cpu().chunk(len(blocks))
+    names = block_names(path.layer.cells[index].graph)["weight_hh"]
+    parts = weight.detach().cpu().chunk(len(names))
     return {
-        name: float(torch.linalg.eigvals(part).abs().max())
-        for (name, _), part in zip(blocks, parts, strict=True)
+        name: float(torch.linalg.eigvals(part).abs().max()) for name, part in zip(names, parts, strict=True)
     }
 
 
@@ -205,8 +215,9 @@ def _draw(found: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figu
     for panel, (key, values) in zip(panels, found.items(), strict=True):
         for k, name in enumerate(("largest", "median", "smallest")):
             shown = {d: each[k] for d, each in values.items() if each[k] > 1.01 * ROUNDING * each[0]}
-            panel.plot(list(shown), list(shown.values()), label=name, **line(k))
+            if shown:
+                panel.plot(list(shown), list(shown.values()), label=name, **line(k))
         panel.set(title=key, xlabel="distance j - k (steps)", yscale="log")
-    panels[0].set_ylabel("singular value of dh_j/dh_k")
+    panels[0].set_ylabel("singular value of ds_j/ds_k")
     panels[0].legend()
     return figure

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +16,7 @@ from tyro.conf import arg
 
 from throughtime.errors import ConfigError
 from throughtime.insight.pages import needs_spaces, page, token
+from throughtime.insight.reading import read
 from throughtime.insight.recorder import Recorder
 from throughtime.insight.traits import TRAITS, of_tokens
 from throughtime.insight.view import Subject, View, visible
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 STEPS = 2000
 #: Least tokens that differ from the most usual value of a trait, in each half, for a unit to be looked for.
 LEAST = 20
+#: The least |r| that is called following.
+FOLLOWS = 0.3
 #: Units and tokens that the page shows; columns and lines of the figure.
 PAGES, SHOWN, COLUMNS, LINES = 12, 1500, 60, 12
 
@@ -53,14 +58,27 @@ class Unit(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What was read, token after token, the states after each, and where the second half begins.
+    """What was read, row after row, and the states after each token.
 
     states  [tokens, H] each, by their keys.
+    rows    how many tokens each row has.
     """
 
     tokens: list[str]
     states: dict[str, Float[Tensor, "N H"]]
-    half: int
+    rows: list[int]
+
+    @property
+    def half(self) -> int:
+        """Where the second half of the rows begins, or of the only row."""
+        first = len(self.rows) // 2
+        return sum(self.rows[:first]) if first else len(self.tokens) // 2
+
+    @property
+    def slices(self) -> list[slice]:
+        """Where each row stands among the tokens."""
+        ends = [0, *itertools.accumulate(self.rows)]
+        return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
 
 def look(subject: Subject, options: Options) -> View:
@@ -82,7 +100,8 @@ def look(subject: Subject, options: Options) -> View:
         f'Unit {unit.unit} of {unit.state} follows "{unit.trait}": r = {unit.held:.2f} in text that it was '
         "not chosen by."
         for unit in dict.fromkeys([chosen, *found[:3]])
-    ]
+        if abs(unit.held) >= FOLLOWS
+    ] or [f"No unit follows a trait: |r| is below {FOLLOWS:g} in text that they were not chosen by."]
     pages = {"neurons": _page(reading, dict.fromkeys([chosen, *found[:PAGES]]))}
     figures = {"neurons": partial(_draw, chosen, reading)}
     return View(lines, [unit._asdict() for unit in found], figures, pages)
@@ -92,24 +111,25 @@ def read_states(subject: Subject) -> Reading:
     """The states of all layers while the model reads; raises `ConfigError` where it reads no tokens."""
     if not subject.inputs:
         raise ConfigError("what this model reads has no names, and units are looked for over text")
+    subject.recurrences  # noqa: B018 (raises where there is none)
+    reads = read(subject.model, subject.batch).path
     with Recorder(subject.model, "states") as seen, torch.no_grad():
         subject.model.loss(subject.batch)  # type: ignore[operator]
     lengths = [len(row) for row in subject.inputs]
-    keys = [key for key in seen if seen.last(key).shape[:2] >= (len(lengths), max(lengths))]
     states = {
         key: torch.cat([seen.last(key)[row, :n] for row, n in enumerate(lengths)]).double().cpu()
-        for key in keys
+        for key in seen
+        if key.startswith(f"{reads}.") and seen.real(key).sum(1).tolist() == lengths
     }
-    tokens = [token for row in subject.inputs for token in row]
-    rows = len(lengths) // 2
-    return Reading(tokens, states, sum(lengths[:rows]) if rows else len(tokens) // 2)
+    if not states:
+        raise ConfigError(f"the states of {reads or 'the model'} are not one for each token that has a name")
+    return Reading([token for row in subject.inputs for token in row], states, lengths)
 
 
 def track(reading: Reading) -> Iterator[Unit]:
     """For each trait the unit with the largest |r| in the first half, and its r in the second."""
     half = reading.half
-    for name, values in of_tokens(reading.tokens).items():
-        trait = torch.from_numpy(values).double()
+    for name, trait in _traits(reading).items():
         halves = trait[:half], trait[half:]
         if any(int((each != each.mode().values).sum()) < LEAST for each in halves if len(each)):
             continue
@@ -120,6 +140,14 @@ def track(reading: Reading) -> Iterator[Unit]:
         key = max(r, key=lambda key: float(r[key][0].abs().max()))
         unit = int(r[key][0].abs().argmax())
         yield Unit(name, key, unit, float(r[key][0, unit]), float(r[key][1, unit]))
+
+
+def _traits(reading: Reading) -> dict[str, Float[Tensor, "N"]]:
+    """Each trait of every token in its row; a row is a text of its own."""
+    of_rows = [of_tokens(reading.tokens[row]) for row in reading.slices]
+    return {
+        name: torch.from_numpy(np.concatenate([row[name] for row in of_rows])).double() for name in TRAITS
+    }
 
 
 def correlation(trait: Float[Tensor, "N"], states: Float[Tensor, "N H"]) -> Float[Tensor, "H"]:

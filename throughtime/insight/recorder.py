@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from throughtime.errors import ConfigError, ShapeError
+from throughtime.nn.hooks import OUTSIDE
 from throughtime.nn.memory_attention import Attention
 from throughtime.nn.multi_head import MultiHeadAttention
 from throughtime.nn.pooling import AttentionPooling
@@ -34,9 +35,9 @@ class Recorder(Mapping[str, Tensor]):
         seen["recurrence.0.f"]             # [batch, time, unit]
 
     names   quantities of cells by the names in their equations ("f", "c"; "a_f" is the value of the map f,
-            before its activation; "x" is what the layer reads); "gradient h", dL/dh_t, which each
-            `backward()` fills in; or a group: "gates", "states", "maps" (all "a_..."), "gradients" (of every
-            state), "attention" (its weights).
+            before its activation; "x" is what the layer reads, "reset" is 1 at the steps before which a row
+            begins anew); "gradient h", dL/dh_t, the sum over all `backward()` of a call; or a group: "gates",
+            "states", "maps" (all "a_..."), "gradients" (of every state), "attention" (its weights).
     layers  numbers of the layers to be recorded, from 0; all if None.
     steps   the time steps of each call that are kept; all if None. Memory grows with what is kept alone.
 
@@ -60,8 +61,9 @@ class Recorder(Mapping[str, Tensor]):
     ) -> None:
         self.model, self.names, self.layers = model, names or ("gates", "states"), layers
         self.steps = slice(None) if steps is None else steps
-        self._found: dict[str, list[Tensor]] = {}
-        self._real: dict[str, list[Tensor]] = {}
+        #: By key, and by prefix, what each call gave, under the number of the call.
+        self._found: dict[str, dict[int, Tensor]] = {}
+        self._real: dict[str, dict[int, Tensor]] = {}
         self._order: list[str] = []
         self._handles: list[RemovableHandle] = []
         self._check()
@@ -113,7 +115,7 @@ class Recorder(Mapping[str, Tensor]):
         """What each call of the module gave, the first first."""
         if key not in self._found:
             raise KeyError(f"{key} was not recorded: there are {', '.join(self) or 'none'}")
-        return self._found[key]
+        return [value for _, value in sorted(self._found[key].items())]
 
     def of(self, name: str) -> dict[str, Tensor]:
         """Everything recorded under this name of a quantity, by its key."""
@@ -124,12 +126,14 @@ class Recorder(Mapping[str, Tensor]):
         prefix = _key(path, str(index), *["reverse"] * reverse)
         quantities, states = self._wanted(layer, index)
         self._order += [_key(prefix, name) for name in (*quantities, *(GRADIENT + s for s in states))]
-        if quantities:
+        if quantities or states:
             hook = partial(self._keep, prefix)
-            self._handles.append(layer.register_quantity_hook(hook, quantities, index, reverse))
+            self._handles.append(layer.register_quantity_hook(hook, {*quantities, "reset"}, index, reverse))
         for state in states:
-            back = partial(self._keep_gradient, _key(prefix, GRADIENT + state))
-            self._handles.append(layer.register_state_hook(back, state, index, reverse=reverse))
+            begin = partial(self._begin_gradient, prefix, _key(prefix, GRADIENT + state))
+            self._handles.append(
+                layer.register_state_hook(begin, state, index, reverse=reverse, per_call=True)
+            )
 
     def _wanted(self, layer: Recurrent, index: int) -> tuple[list[str], list[str]]:
         """The quantities of a layer that are recorded, and the states whose gradients are."""
@@ -141,13 +145,19 @@ class Recorder(Mapping[str, Tensor]):
             "gates": graph.quantities.keys() - set(graph.states) - maps,
         }
         chosen = {name for group in groups.keys() & set(self.names) for name in groups[group]}
-        quantities = [name for name in ("x", *graph.quantities) if name in chosen or name in self.names]
+        names = (*OUTSIDE, *graph.quantities)
+        quantities = [name for name in names if name in chosen or name in self.names]
         states = [s for s in graph.driven if {"gradients", GRADIENT + s} & set(self.names)]
         return quantities, states
 
     def real(self, key: str) -> Tensor:
-        """Which steps of `last` are steps of a row, [batch, time], for a quantity's key: no padding."""
-        return torch.cat(self._real[key.rpartition(".")[0]][-self._fitting(key) :], 1)
+        """Which steps of `last` are steps of a row, [batch, time], and no padding, for a recurrence's key.
+
+        Raises `KeyError` for that of attention.
+        """
+        calls = sorted(self._found[key])[-self._fitting(key) :]
+        masks = self._real[key.rpartition(".")[0]]
+        return torch.cat([masks[call] for call in calls], 1)
 
     def _fitting(self, key: str) -> int:
         """How many of the last calls fit together: they are alike but for their time."""
@@ -155,38 +165,64 @@ class Recorder(Mapping[str, Tensor]):
         return len(list(itertools.takewhile(lambda shape: shape == shapes[0], shapes)))
 
     def _keep(self, prefix: str, seen: dict[str, Tensor], lengths: Tensor | None) -> None:
-        rows, steps, _ = next(iter(seen.values())).shape
+        rows, steps, _ = seen["reset"].shape
         real = torch.ones(rows, steps, dtype=torch.bool)
         if lengths is not None:
             real &= torch.arange(steps) < lengths.cpu()[:, None]
-        self._real.setdefault(prefix, []).append(real[:, self.steps])
+        masks = self._real.setdefault(prefix, {})
+        call = len(masks)
+        masks[call] = real[:, self.steps]
         for name, value in seen.items():
-            self._found.setdefault(_key(prefix, name), []).append(self._part(value))
+            if _key(prefix, name) in self._order:
+                self._found.setdefault(_key(prefix, name), {})[call] = self._part(value)
 
-    def _keep_gradient(self, key: str, gradient: Tensor) -> None:
-        if self._handles:  # a backward pass may come after the end; and the last call's gradient comes first
-            self._found.setdefault(key, []).insert(0, self._part(gradient))
+    def _begin_gradient(self, prefix: str, key: str) -> Callable[[Tensor], None]:
+        """What takes the gradient of the call that begins; of several backward passes it is their sum."""
+        call, found = len(self._real.get(prefix, ())), self._found
+
+        def keep(gradient: Tensor) -> None:
+            if self._handles and found is self._found:  # the backward pass may come after the end
+                of_calls = found.setdefault(key, {})
+                part = self._part(gradient)
+                of_calls[call] = of_calls[call] + part if call in of_calls else part
+
+        return keep
 
     def _look(self, key: str, module: nn.Module, inputs: object, weights: Tensor) -> None:
         weights = weights[:, None] if weights.dim() == 2 else weights
-        self._found.setdefault(key, []).append(self._part(weights))
+        of_calls = self._found.setdefault(key, {})
+        of_calls[len(of_calls)] = self._part(weights)
 
     def _part(self, value: Tensor) -> Tensor:
         """A copy of the steps that are kept."""
         return value.detach()[..., self.steps, :].clone()
 
     def _check(self) -> None:
+        if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in self.model.modules()):
+            raise ConfigError(
+                "this model went through torch.compile, and what was compiled cannot be looked into: record "
+                "the model as it was before"
+            )
         layers = [layer for _, layer in _of_type(self.model, Recurrent)]
-        cells = [cell for layer in layers for cell in layer.cells]
-        known = {name: None for cell in cells for name in (*cell.graph.quantities, "x")}
+        self._check_layers(max((layer.layers for layer in layers), default=0))
+        wanted = None if self.layers is None else set(self.layers)
+        cells = [
+            cell
+            for layer in layers
+            for index, cell in enumerate(layer.cells)
+            if wanted is None or index in wanted
+        ]
+        known = {name: None for cell in cells for name in (*cell.graph.quantities, *OUTSIDE)}
         known |= {GRADIENT + state: None for cell in cells for state in cell.graph.driven}
         groups = GROUPS[: -1 if cells else 0] + (GROUPS[-1:] if _attentions(self.model) else ())
         if unknown := [name for name in self.names if name not in known and name not in groups]:
+            where = "this model" if wanted is None else "these layers of this model"
             raise ConfigError(
-                f'nothing in this model is called "{unknown[0]}": there are '
+                f'nothing in {where} is called "{unknown[0]}": there are '
                 f"{', '.join([*known, *groups]) or 'no recurrence and no attention'}"
             )
-        depth = max((layer.layers for layer in layers), default=0)
+
+    def _check_layers(self, depth: int) -> None:
         if wrong := [index for index in self.layers or () if not 0 <= index < depth]:
             raise ConfigError(f"there is no layer {wrong[0]}: there are {depth}, numbered from 0")
 

@@ -169,7 +169,11 @@ def _lines(rows: list[dict[str, Any]], f: float, baseline: float, gap: float, wa
         "is read.",
         f"Of the difference most is due to {told}.",
         f"The attributions miss it by {gap:+.2g} nats"
-        + (": they are complete." if close else ", which is much: take more --points."),
+        + (
+            ": they are complete."
+            if close
+            else ", which is much: take more --points, which helps unless layer norm makes the answer leap."
+        ),
     ]
 
 

@@ -67,7 +67,7 @@ def look(subject: Subject, options: Options) -> View:
     on = reading.states[key] > options.threshold
     units = _units(reading, on, options)
     level = on[:, units].double().mean(1)
-    found = find_passages(level, options.share)
+    found = find_passages(level, options.share, reading.slices)
     rows = [_row(passage, reading) for passage in found[:MOST]]
     numbers = ", ".join(map(str, units[:12])) + (" and others" if len(units) > 12 else "")
     lines = [
@@ -76,16 +76,19 @@ def look(subject: Subject, options: Options) -> View:
         f"{options.threshold:g}.",
     ]
     shown = {"states": _page(found[:MOST], reading, level.tolist())}
-    distinct = list({"".join(reading.tokens[p.start : p.stop]): p for p in reversed(found)}.values())[::-1]
+    distinct = list({_text(reading, p.start, p.stop): p for p in reversed(found)}.values())[::-1]
     figures = {"states": partial(_draw, distinct[:DRAWN], reading, level.tolist(), key)} if found else {}
     return View(lines, rows, figures, shown, {"units": units, "state": key})
 
 
-def find_passages(level: Float[Tensor, "N"], share: float) -> list[Passage]:
-    """The runs of tokens whose level is at least `share`: the fullest first, of equal ones the longest."""
-    high = torch.cat([torch.zeros(1), (level >= share).float(), torch.zeros(1)]).diff()
-    starts, stops = (high > 0).nonzero()[:, 0].tolist(), (high < 0).nonzero()[:, 0].tolist()
-    found = [Passage(a, b, float(level[a:b].mean())) for a, b in zip(starts, stops, strict=True)]
+def find_passages(level: Float[Tensor, "N"], share: float, rows: Sequence[slice]) -> list[Passage]:
+    """The runs of a row's tokens whose level is at least `share`: the fullest first, then the longest."""
+    found = []
+    for row in rows:
+        high = torch.cat([torch.zeros(1), (level[row] >= share).float(), torch.zeros(1)]).diff()
+        starts, stops = (high > 0).nonzero()[:, 0] + row.start, (high < 0).nonzero()[:, 0] + row.start
+        for a, b in zip(starts.tolist(), stops.tolist(), strict=True):
+            found.append(Passage(a, b, float(level[a:b].mean())))
     return sorted(found, key=lambda passage: (-round(passage.share, 3), passage.start - passage.stop))
 
 
@@ -139,19 +142,20 @@ def _find(tokens: Sequence[str], text: str) -> tuple[int, int]:
 
 
 def _row(passage: Passage, reading: Reading) -> dict[str, object]:
-    tokens = reading.tokens
-    before, after = (
-        tokens[max(passage.start - AROUND, 0) : passage.start],
-        tokens[passage.stop : passage.stop + AROUND],
-    )
     return {
         "start": passage.start,
         "tokens": passage.stop - passage.start,
         "on": passage.share,
-        "before": visible("".join(before)) if before else "",
-        "passage": visible("".join(tokens[passage.start : passage.stop])),
-        "after": visible("".join(after)) if after else "",
+        "before": _text(reading, max(passage.start - AROUND, 0), passage.start),
+        "passage": _text(reading, passage.start, passage.stop),
+        "after": _text(reading, passage.stop, passage.stop + AROUND),
     }
+
+
+def _text(reading: Reading, start: int, stop: int) -> str:
+    """What stands at some tokens, words with a space between them."""
+    tokens = reading.tokens[start:stop]
+    return visible((" " if needs_spaces([reading.tokens]) else "").join(tokens)) if tokens else ""
 
 
 def _around(passage: Passage, tokens: Sequence[str]) -> range:
@@ -179,7 +183,7 @@ def _draw(found: Sequence[Passage], reading: Reading, level: Sequence[float], ke
     for passage in found:
         line: list[tuple[str, float]] = []
         for k in _around(passage, reading.tokens):
-            shown = visible(reading.tokens[k])
+            shown = visible(reading.tokens[k]) + " " * needs_spaces([reading.tokens])
             if sum(len(each) for each, _ in line) + len(shown) <= COLUMNS:
                 line.append((shown, level[k]))
         lines.append(line)

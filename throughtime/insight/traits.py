@@ -18,18 +18,17 @@ VOWELS = frozenset("aeiouAEIOU")
 def of_tokens(tokens: Sequence[str]) -> dict[str, Trait]:
     """Each trait by its name, [tokens]: what holds when a token, and all before it, has been read.
 
-    Words without white space have a space between them. Traits that are the
-    same everywhere are left out.
+    Words without white space have a space between them. Before the first character all are 0.
     """
     words = needs_spaces([tokens])
     pieces = [f"{token} " if words else token for token in tokens]
     ends = np.cumsum([len(piece) for piece in pieces]) - (2 if words else 1)
     text = "".join(pieces)
-    found = {}
+    known = ends >= 0
+    found = {name: np.zeros(len(tokens), np.float32) for name in TRAITS}
     for name, trait in TRAITS.items():
-        values = trait(text)[np.clip(ends, 0, max(len(text) - 1, 0))] if text else np.zeros(0, np.float32)
-        if values.size and values.min() < values.max():
-            found[name] = values
+        if text:
+            found[name][known] = trait(text)[ends[known]]
     return found
 
 

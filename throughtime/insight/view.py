@@ -25,6 +25,7 @@ class Subject:
     inputs   what the model reads at each step of each row, for people to read; no rows where it has no name.
     outputs  what the loss wants at each step of each row; or of each row, where that is one thing.
     records  what was recorded while the model was trained, as in a run's metrics.jsonl.
+    answered whether what the loss wants is the model's own answer, and not known to be right.
     classes  what people call each class that the head tells apart; none where it has no such names.
     """
 
@@ -34,6 +35,7 @@ class Subject:
     outputs: Sequence[Sequence[str]] = ()
     records: Sequence[dict[str, Any]] = ()
     classes: Sequence[str] = ()
+    answered: bool = False
 
     @property
     def recurrences(self) -> dict[str, Recurrent]:

@@ -70,6 +70,7 @@ def look(subject: Subject, options: Options) -> View:
     """
     if not 0 <= options.near_zero < 1:
         raise ConfigError(f"--near-zero must lie in [0, 1), got {options.near_zero}")
+    check_finite(subject.model)
     blocks = list(_blocks(subject.model))
     rows = [_measure(block, options.near_zero) for block in blocks]
     recurrences = {p: m for p, m in subject.model.named_modules() if isinstance(m, Recurrent)}
@@ -84,6 +85,16 @@ def look(subject: Subject, options: Options) -> View:
         values = {block.name: torch.linalg.eigvals(block.value.double()) for block in square}
         figures["weights-eigenvalues"] = partial(_draw_eigenvalues, values)
     return View(_lines(rows), rows, figures)
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise `ConfigError`, with the name and the count, for weights that are not finite."""
+    for name, value in model.named_parameters():
+        if count := int((~value.isfinite()).sum()):
+            raise ConfigError(
+                f"{count} of the {value.numel()} numbers of {name} are NaN or infinite: the model has "
+                "diverged, and has no singular values; train with a lower --learning-rate"
+            )
 
 
 def _blocks(model: nn.Module) -> Iterator[Block]:
@@ -101,12 +112,12 @@ def _blocks(model: nn.Module) -> Iterator[Block]:
             yield Block(parameter, "", value)
             continue
         kind, graph = shared[parameter]
-        names = _block_names(graph)[kind]
+        names = block_names(graph)[kind]
         for name, part in zip(names, value.chunk(len(names)), strict=True):
             yield Block(parameter, name, part, kind == "weight_hh")
 
 
-def _block_names(graph: CellGraph) -> dict[str, list[str]]:
+def block_names(graph: CellGraph) -> dict[str, list[str]]:
     """The names of the blocks of each weight, in their order."""
     return {
         "weight_ih": [f"W_x{name}" for name in graph.input_blocks],

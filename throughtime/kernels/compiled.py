@@ -89,6 +89,8 @@ def run_watched(
     from throughtime.kernels.passes import kept_values
 
     problem = (graph, weights, x, state, lengths, reset, given)
+    if not wanted:
+        return *run(*problem), {}
     outputs = _outputs(*problem, keep=len(x) > 1)
     whole = outputs
     if len(outputs) == 1 + len(state):  # a single step has code of its own, which keeps nothing

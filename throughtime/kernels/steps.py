@@ -55,8 +55,9 @@ class Steps:
 
     @torch.no_grad()
     def seen(self, wanted: Mapping[str, Value]) -> dict[str, Tensor]:
-        """The `wanted` values as they are looked at: `dense`, without gradients."""
-        return {name: self.dense(node).detach() for name, node in wanted.items()}
+        """The `wanted` values as they are looked at: `dense`, without gradients, in the precision of x."""
+        with torch.autocast(self.x.device.type, enabled=False):
+            return {name: self.dense(node).detach() for name, node in wanted.items()}
 
     def _value(self, node: Value) -> Tensor:
         needed: set[Value] = set()

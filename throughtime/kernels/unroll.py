@@ -155,8 +155,10 @@ def _run_watched(
         y, final, seen = backend.run_watched(*problem, wanted)
     else:
         y, final = backend.run(*problem)
-        with torch.no_grad():
-            *_, seen = reference.run_watched(*problem, wanted)
+        seen = {}
+        if wanted:
+            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+                *_, seen = reference.run_watched(*problem, wanted)
     watch.show(seen)
     return y, final
 

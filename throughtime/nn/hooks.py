@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -17,15 +17,23 @@ from throughtime.errors import ShapeError
 from throughtime.kernels.unroll import Watch, explain, unroll
 from throughtime.nn.time import reverse
 
+#: What can be looked at beside the quantities of a cell: what a layer reads, and where its rows begin anew.
+OUTSIDE = ("x", "reset")
+
 
 @dataclass(frozen=True)
 class StateHook:
     """What `Recurrent.register_state_hook` was asked for."""
 
-    hook: Callable[[Tensor], object]
+    hook: Callable[..., Any]
     index: int
     state: str
     step: int | None
+    per_call: bool = False
+
+    def begin(self) -> StateHook:
+        """The hook of one forward pass."""
+        return replace(self, hook=self.hook(), per_call=False) if self.per_call else self
 
     def check(self, steps: int) -> None:
         """Raise `ShapeError` where a sequence has no such step."""
@@ -80,7 +88,9 @@ def unroll_seen(
     of_states = [hook for hook in hooks if isinstance(hook, StateHook)] if torch.is_grad_enabled() else []
     for hook in of_states:
         hook.check(len(x))
-    watch = _watch([hook for hook in hooks if isinstance(hook, QuantityHook)], x, lengths, turned)
+    of_states = [hook.begin() for hook in of_states]
+    looking = [hook for hook in hooks if isinstance(hook, QuantityHook)]
+    watch = _watch(looking, x, lengths, reset, turned)
     probe = partial(_with_probes, of_states, cell, x, state[0].shape[1], given, lengths, turned)
     rest = (x, state, lengths, reset, backend, checkpoint_every)
     if not of_states:
@@ -97,18 +107,22 @@ def unroll_seen(
         y, final = unroll(cell, constant, x.detach(), begin, lengths, reset, "auto", checkpoint_every, given)
         torch.autograd.backward((y, *final), adjoints)
 
-    y, *finals = _Behind.apply(again, y, *final)
+    wanted = torch.zeros((), requires_grad=True)  # for a recurrence whose weights are frozen
+    y, *finals = _Behind.apply(again, wanted, y, *final)
     return y, tuple(finals)
 
 
-def _watch(hooks: Sequence[QuantityHook], x: Tensor, lengths: Tensor | None, turned: bool) -> Watch | None:
+def _watch(
+    hooks: Sequence[QuantityHook], x: Tensor, lengths: Tensor | None, reset: Tensor | None, turned: bool
+) -> Watch | None:
     """One that looks for all `hooks`."""
 
     def show(seen: dict[str, Tensor]) -> None:
+        begins = x.new_zeros(*x.shape[:2], 1) if reset is None else reset[..., None].to(x.dtype)
         for hook in hooks:
-            hook.call({"x": x.detach(), **seen}, lengths, turned)
+            hook.call({"x": x.detach(), "reset": begins, **seen}, lengths, turned)
 
-    names = dict.fromkeys(name for hook in hooks for name in hook.names if name != "x")
+    names = dict.fromkeys(name for hook in hooks for name in hook.names if name not in OUTSIDE)
     return Watch(tuple(names), show) if hooks else None
 
 
@@ -124,7 +138,7 @@ def _with_probes(
     """The cell with a probe on each state of `hooks`, and what it is given, with probes that call them."""
     made = probed(cell, tuple(dict.fromkeys(hook.state for hook in hooks)))
     probes = {
-        name: x.new_zeros(*x.shape[:2], units, requires_grad=True)
+        name: x.new_full((*x.shape[:2], units), -0.0, requires_grad=True)  # a + -0.0 is a in every bit
         for name, kind in made.graph.given.items()
         if kind == "probe"
     }
@@ -137,13 +151,15 @@ class _Behind(torch.autograd.Function):
     """Passes values on as they are; in the backward pass `again` is called with their gradients."""
 
     @staticmethod
-    def forward(ctx: Any, again: Callable[[Sequence[Tensor]], None], *values: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, again: Callable[[Sequence[Tensor]], None], wanted: Tensor, *values: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.again = again
-        return tuple(value.view_as(value) for value in values)
+        return tuple(value.clone() for value in values)
 
     @staticmethod
     def backward(ctx: Any, *adjoints: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients as they are."""
         with torch.enable_grad():
             ctx.again(adjoints)
-        return None, *adjoints
+        return None, None, *adjoints

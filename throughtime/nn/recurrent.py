@@ -26,7 +26,7 @@ from throughtime.cells.transform import (
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.kernels.unroll import Choice, explain, unroll
 from throughtime.nn.dropout import chance, drop_steps, drop_weights, keep_mask
-from throughtime.nn.hooks import QuantityHook, StateHook, unroll_seen
+from throughtime.nn.hooks import OUTSIDE, QuantityHook, StateHook, unroll_seen
 from throughtime.nn.options import (
     RATES,
     Connection,
@@ -261,11 +261,12 @@ class Recurrent(nn.Module):
 
     def register_state_hook(
         self,
-        hook: Callable[[Tensor], object],
+        hook: Callable[..., Any],
         state: str = "h",
         layer: int = 0,
         step: int | None = None,
         reverse: bool = False,
+        per_call: bool = False,
     ) -> RemovableHandle:
         """Call `hook` in each `backward()` with the gradient of the loss by a state, in evaluation too.
 
@@ -273,7 +274,9 @@ class Recurrent(nn.Module):
         from the last of T where it is negative, or [B, T, H] for all of them. In the backward direction
         (`reverse`) step t is still that of x_t. Padding has gradient zero. Several backward passes of one
         forward pass call it once each; `torch.autograd.grad`, which computes no more than it is asked for,
-        does not. Raises `ConfigError` where there is no such state.
+        does not, but where torch's own layer runs. With `per_call` the hook is called in each forward pass
+        instead, without arguments, and gives what is called with the gradient of that pass. Raises
+        `ConfigError` where there is no such state.
         """
         index = self._index(layer, reverse)
         if state not in self.cells[layer].states:
@@ -281,7 +284,7 @@ class Recurrent(nn.Module):
                 f'cell "{self.cells[layer].name}" has no state "{state}": it has '
                 f"{', '.join(self.cells[layer].states)}"
             )
-        return self._add(StateHook(hook, index, state, step))
+        return self._add(StateHook(hook, index, state, step, per_call))
 
     def register_quantity_hook(
         self,
@@ -293,15 +296,16 @@ class Recurrent(nn.Module):
         """Call `hook` in each forward pass with quantities of a layer at all steps, [B, T, H] each, by name.
 
         It also gets the lengths of the rows [B], or None where all are full.
-        `names` are those of `cell.graph.quantities`: states, gates, and the values of maps as "a_i"; and "x",
-        what the layer reads. They are
-        shown as they were, in the order of x in both directions, without gradients, zero in padding, and may
-        be views of what the backward pass needs: copy what is to stay. What the layer puts out is the same to
-        the last bit. A backend that keeps them for the backward pass shows these; what it does not keep is
-        computed once more. Raises `ConfigError` where there is no such layer or quantity.
+
+        `names` are those of `cell.graph.quantities`: states, gates, and the values of maps as "a_i"; "x",
+        what the layer reads; and "reset" [B, T, 1], which is 1 at the steps before which a row begins anew.
+        They are shown as they were, in the order of x in both directions, without gradients, zero in padding,
+        and may be views of what the backward pass needs: copy what is to stay. What the layer puts out is the
+        same to the last bit. A backend that keeps them for the backward pass shows these; what it does not
+        keep is computed once more. Raises `ConfigError` where there is no such layer or quantity.
         """
         index, cell = self._index(layer, reverse), self.cells[layer]
-        known = [*cell.graph.quantities, "x"]
+        known = [*cell.graph.quantities, *OUTSIDE]
         if unknown := [name for name in names if name not in known]:
             raise ConfigError(f'cell "{cell.name}" has no quantity "{unknown[0]}": it has {", ".join(known)}')
         return self._add(QuantityHook(hook, index, tuple(names)))
@@ -337,7 +341,8 @@ class Recurrent(nn.Module):
         return ", ".join(shown)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_prepared"}
+        kept = {name: value for name, value in super().__getstate__().items() if name != "_prepared"}
+        return kept | {"_hooks": OrderedDict()}  # a copy is not looked at
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

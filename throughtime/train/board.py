@@ -12,10 +12,11 @@ from throughtime.errors import ConfigError
 class Board:
     """Writes every number of the records of a run into `folder`, for `tensorboard --logdir FOLDER` to show.
 
-    Raises `ConfigError` where TensorBoard is not installed.
+    What stands there of steps after `step`, where a run goes on, is not shown any more. Raises `ConfigError`
+    where TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, step: int = 0) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -23,7 +24,7 @@ class Board:
                 "--tensorboard needs TensorBoard, which is not installed: "
                 "pip install 'throughtime[tensorboard]'"
             ) from None
-        self.writer = SummaryWriter(str(folder))
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def write(self, record: dict[str, Any]) -> None:
         """The numbers of a record at its step; those of training stand under "train"."""

@@ -57,7 +57,7 @@ def fit(
         module.restore(Checkpoint.load(run.last))
         run.forget_after(module.progress.step)
     if config.tensorboard:
-        run = replace(run, listeners=(Board(run.board).write,))
+        run = replace(run, listeners=(Board(run.board, module.progress.step).write,))
     recorder = Recorder(run)
     bar = Bar(console, recorder, read)
     keeper = Keeper(run, recorder, validate, validation_tokens, score, sample, bar.show)
