@@ -7,6 +7,7 @@ import torch
 
 from throughtime.cells.cell import cell
 from throughtime.cells.expression import LAYER_NORM_EPSILON, sigmoid, tanh
+from throughtime.cells.library import CELLS
 from throughtime.errors import ConfigError, ShapeError
 from throughtime.insight.recorder import Recorder
 from throughtime.kernels.reference import OPERATORS
@@ -115,19 +116,19 @@ def test_gradients_per_step_are_those_of_autograd(any_cell):
         )
 
 
-@pytest.mark.parametrize("backend", ["llvm", "torch"])
-def test_gradients_on_every_backend_are_the_same(backend):
+@pytest.mark.parametrize(("backend", "name"), [("llvm", "lstm"), ("torch", "lstm"), ("scan", "min_lstm")])
+def test_gradients_on_every_backend_are_the_same(backend, name):
     x = torch.randn(BATCH, STEPS, INPUTS, dtype=torch.float64)
     lengths = torch.tensor([6, 0, 3])
     found = []
     for each in ("reference", backend):
         torch.manual_seed(0)
-        layer = drawn(Recurrent("lstm", INPUTS, HIDDEN, layers=2, bidirectional=True, backend=each).double())
+        layer = drawn(Recurrent(name, INPUTS, HIDDEN, layers=2, bidirectional=True, backend=each).double())
         with Recorder(layer, "gradients") as seen:
             y, state = layer(x, lengths=lengths)
-            (y.square().sum() + state[-1][1].sum()).backward()
+            (y.square().sum() + state[-1][-1].sum()).backward()
         found.append(dict(seen))
-    assert len(found[0]) == 8
+    assert len(found[0]) == 4 * len(CELLS[name].states)
     for key, value in found[0].items():
         torch.testing.assert_close(found[1][key], value, rtol=1e-10, atol=1e-10)
 
