@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from throughtime.errors import StorageError
 
@@ -42,3 +44,12 @@ def write(path: Path, save: Callable[[Path], object], advice: str) -> None:
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
+
+
+def finite(value: Any) -> Any:
+    """The same with null for numbers that are not finite, of which JSON has none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -10,9 +10,9 @@ from toys import toy_config
 
 from throughtime.cli.main import main
 from throughtime.errors import ConfigError
+from throughtime.insight.gradients import quarters
 from throughtime.train.config import TrainingConfig
 from throughtime.train.run import Run
-from throughtime.train.watch import _quarters
 
 
 def trained(folder, name="language-model", **training):
@@ -47,13 +47,13 @@ def test_watching_records_and_changes_nothing(tmp_path):
 def test_quarters_are_means_over_the_steps_that_rows_have():
     norms = torch.arange(16.0).view(2, 8)
     real = torch.tensor([[True] * 8, [True] * 3 + [False] * 5])
-    assert _quarters(norms, real) == {
+    assert quarters(norms, real) == {
         "quarter_1": pytest.approx((0 + 1 + 8 + 9) / 4),
         "quarter_2": pytest.approx((2 + 3 + 10) / 3),
         "quarter_3": pytest.approx(4.5),
         "quarter_4": pytest.approx(6.5),
     }
-    assert _quarters(norms, real & False)["quarter_4"] is None
+    assert quarters(norms, real & False)["quarter_4"] is None
 
 
 @pytest.mark.parametrize("name", ["classifier", "tagger", "seq2seq"])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from throughtime.cells.cell import Cell
 from throughtime.cells.formula import as_latex, as_text
 from throughtime.cells.library import CELLS, find_cell
-from throughtime.cli.output import Json, parse, write, write_json
+from throughtime.cli.output import Json, parse, tables, write, write_json
 from throughtime.kernels.plan import as_text as as_plan
 from throughtime.kernels.schedule import schedule
 
@@ -39,13 +38,10 @@ def cells(
     elif json:
         write_json({"cells": [_row(cell) for cell in CELLS.values()]})
     else:
-        console = Console()
         table = Table("cell", "states", "gates", "weights per unit", "source", box=None, pad_edge=False)
         for cell in CELLS.values():
             table.add_row(*(str(value) for value in _row(cell).values()))
-        if not console.is_terminal:  # nobody to fold lines for
-            console = Console(width=200)
-        console.print(table)
+        tables().print(table)
 
 
 def show(cell: Cell, plan: bool, json: bool) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
 from throughtime.cli.language import readable, warn_of_unknown
-from throughtime.cli.output import Json, finite, messages, parse, table, write, write_json
+from throughtime.cli.output import Json, messages, parse, table, tables, write, write_json
 from throughtime.errors import ConfigError, DataError
 from throughtime.insight.table import VIEWS, find_view
+from throughtime.storage import finite
 from throughtime.storage import write as write_file
 
 if TYPE_CHECKING:
@@ -91,10 +91,7 @@ def inspect(command: Any, name: str, view: ModuleType) -> None:
     else:
         write("".join(f"{line}\n" for line in shown.lines))
         if shown.rows:
-            console = Console()
-            if not console.is_terminal:  # nobody to fold lines for
-                console = Console(width=200)
-            console.print(table(shown.rows[:MOST_ROWS]))
+            tables().print(table(shown.rows[:MOST_ROWS]))
         if len(shown.rows) > MOST_ROWS:
             write(f"... and {len(shown.rows) - MOST_ROWS} more in {folder / name}.json\n")
     messages().print(", ".join(map(str, files)), soft_wrap=True, markup=False)
@@ -116,7 +113,7 @@ def _subject(command: Any) -> Subject:
         if hasattr(task, "unknown"):
             warn_of_unknown(task, text)
         batch = task.looked_at_text(text)
-        answered = task.config.task != "language-model"
+        answered = task.answers_texts
     else:
         part = task.open(command.file) if command.file else _validation_data(task, command.run)
         batch = task.looked_at(part, command.steps)

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
-from throughtime.cli.output import Json, finite, messages, parse, table, write, write_json
+from throughtime.cli.output import Json, messages, parse, table, tables, write, write_json
 from throughtime.errors import ConfigError
 from throughtime.lab.experiment import Experiment, Finding
 from throughtime.lab.table import EXPERIMENTS, find_experiment
+from throughtime.storage import finite
+from throughtime.storage import write as write_file
 
 #: Rows of a table that are shown; the file has all.
 MOST_ROWS = 24
@@ -79,7 +80,6 @@ def _list(json: bool) -> None:
 def _do(experiment: Experiment, seed: int, cells: tuple[str, ...], out: Path, json: bool) -> dict[str, Any]:
     """Do one, say what came of it, and leave its figure and numbers in the folder."""
     from throughtime.insight.figures import save
-    from throughtime.storage import write as write_file
 
     console = messages()
     console.print(f"{experiment.name}: {experiment.title} ({experiment.source})", style="bold", markup=False)
@@ -120,4 +120,4 @@ def _show(finding: Finding) -> None:
     for claim in finding.claims:
         write(f"claimed:  {claim.claim}\nmeasured: {claim.measured}\nheld:     {claim.held}\n\n")
     if 0 < len(finding.rows) <= MOST_ROWS:
-        Console().print(table(finding.rows))
+        tables().print(table(finding.rows))

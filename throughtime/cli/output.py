@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -47,6 +46,12 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     return made
 
 
+def tables() -> Console:
+    """Standard output for tables: wide where there is no terminal, for there is nobody to fold lines for."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
 def write(text: str) -> None:
     """Text to standard output as it is."""
     sys.stdout.write(text)
@@ -56,12 +61,3 @@ def write(text: str) -> None:
 def write_json(value: Any) -> None:
     """One JSON object on a line of standard output; what JSON has no form for, as a date, is its text."""
     write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
-
-
-def finite(value: Any) -> Any:
-    """The same with null for numbers that are not finite, of which JSON has none."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: finite(each) for name, each in value.items()}
-    return [finite(each) for each in value] if isinstance(value, list | tuple) else value

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from tyro.conf import arg
 
 from throughtime.errors import ConfigError
-from throughtime.insight.recorder import Recorder
+from throughtime.insight.recorder import Recorder, place_of
 from throughtime.insight.view import Subject, View, step_names
 from throughtime.nn.recurrent import Recurrent
 
@@ -45,15 +45,14 @@ def look(subject: Subject, options: Options) -> View:
     A sigmoid lies in 0 .. 1: shut below 0.1, open above 0.9. A tanh lies in -1 .. 1: "shut" and "open" are
     then the shares below -0.9 and above 0.9, where it is saturated. A gate that is always shut or open is a
     constant, and no gradient goes through a saturated one. What is neither, as the product m of a GRU, has
-    its mean alone. The heat map of a gate has the units in the order
-    of their mean, the steps from left to right.
+    its mean alone. The heat map of a gate has the units in the order of their mean, the steps from left to
+    right.
     """
-    subject.recurrences  # noqa: B018 (raises where there is none)
+    ends_in = operators(subject.recurrences)
     with Recorder(subject.model, "gates") as seen, torch.no_grad():
         subject.model.loss(subject.batch)  # type: ignore[operator]
     if not len(seen):
         raise ConfigError("the cells of this model have no gates: look at the states, with the view neurons")
-    ends_in = operators(subject.model)
     rows = [shares(key, seen.last(key)[seen.real(key)], ends_in[key]) for key in seen]
     drawn = {key: seen.last(key) for key in seen if _wanted(key, options)}
     if not drawn:
@@ -87,16 +86,15 @@ def _wanted(key: str, options: Options) -> bool:
     return layer == str(options.layer) and options.gate in (None, gate)
 
 
-def operators(model: nn.Module) -> dict[str, str]:
-    """The operator that each gate ends in, by its key: "sigmoid", "tanh", ..."""
-    found = {}
-    for path, layer in model.named_modules():
-        for index, cell in enumerate(layer.cells if isinstance(layer, Recurrent) else ()):
-            for way in ("", "reverse"):
-                for name, node in cell.graph.quantities.items():
-                    key = ".".join(part for part in (path, str(index), way, name) if part)
-                    found[key] = node.op
-    return found
+def operators(recurrences: Mapping[str, Recurrent]) -> dict[str, str]:
+    """The operator that each gate ends in, "sigmoid", "tanh", ..., by the keys of `Recorder`."""
+    return {
+        f"{place_of(path, index, reverse)}.{name}": node.op
+        for path, layer in recurrences.items()
+        for index, cell in enumerate(layer.cells)
+        for reverse in (False, True)[: layer.directions]
+        for name, node in cell.graph.quantities.items()
+    }
 
 
 def shares(key: str, values: Float[Tensor, "N H"], operator: str) -> dict[str, Any]:

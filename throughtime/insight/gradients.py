@@ -56,7 +56,7 @@ def look(subject: Subject, options: Options) -> View:
     figures: dict[str, Callable[[], Figure]] = {}
     if last is None and _wanted_at_steps(subject.batch):
         far: dict[str, list[float]] = {}
-        rows = [_quarters(key, values) for key, values in means.items()]
+        rows = [{"state": _name(key)} | quarters(norms, real) for key, (norms, real) in whole.items()]
         lines = ["The loss has a part at every step, and cannot be taken apart here: no distance is told."]
     else:
         ends = whole if last is None else gradient_norms(subject.model, last, names)
@@ -96,6 +96,15 @@ def gradient_norms(
                 begins = seen.last(f"{key.partition(f'.{GRADIENT}')[0]}.reset")[..., 0].cpu() > 0
                 found[key] = seen.last(key).norm(dim=-1).cpu(), seen.real(key) & _in_last_document(begins)
         return found
+
+
+def quarters(norms: Float[Tensor, "B T"], real: Bool[Tensor, "B T"]) -> dict[str, float | None]:
+    """The mean norm in each quarter of the steps; None where no row reaches it."""
+    found: dict[str, float | None] = {}
+    parts = zip(norms.tensor_split(4, 1), real.tensor_split(4, 1), strict=True)
+    for k, (part, mask) in enumerate(parts, start=1):
+        found[f"quarter_{k}"] = float(part[mask].mean()) if mask.any() else None
+    return found
 
 
 @contextmanager
@@ -149,12 +158,6 @@ def _reverse(key: str) -> bool:
 def _encodes(model: nn.Module, key: str) -> bool:
     """Whether a key is of what reads the source of a decoder, which has steps of its own."""
     return hasattr(model, "decoder") and not key.startswith("decoder.")
-
-
-def _quarters(key: str, norms: Sequence[float]) -> dict[str, Any]:
-    """The mean norm in each quarter of the steps."""
-    parts = torch.tensor(norms).tensor_split(4)
-    return {"state": key} | {f"quarter_{k}": float(part.mean()) for k, part in enumerate(parts, start=1)}
 
 
 def _name(key: str) -> str:

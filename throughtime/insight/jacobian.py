@@ -16,7 +16,7 @@ from torch import Tensor
 from tyro.conf import arg
 
 from throughtime.errors import ConfigError
-from throughtime.insight.recorder import Recorder
+from throughtime.insight.recorder import Recorder, place_of
 from throughtime.insight.view import Subject, View
 from throughtime.insight.weights import block_names, check_finite
 from throughtime.nn.recurrent import Recurrent
@@ -97,7 +97,7 @@ def paths(subject: Subject, row: int | None = None) -> dict[str, Path]:
     for path, layer in layers.items():
         double = copy.deepcopy(layer).double().requires_grad_(False)
         for index, reverse in itertools.product(range(layer.layers), (False, True)[: layer.directions]):
-            key = ".".join([*filter(None, [path]), str(index), *["reverse"] * reverse])
+            key = place_of(path, index, reverse)
             states = layer.cells[index].states
             real = seen.real(f"{key}.x")
             chosen = int(real.sum(1).argmax()) if row is None else row

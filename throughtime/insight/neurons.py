@@ -111,15 +111,16 @@ def read_states(subject: Subject) -> Reading:
     """The states of all layers while the model reads; raises `ConfigError` where it reads no tokens."""
     if not subject.inputs:
         raise ConfigError("what this model reads has no names, and units are looked for over text")
-    subject.recurrences  # noqa: B018 (raises where there is none)
     reads = read(subject.model, subject.batch).path
+    if reads not in subject.recurrences:
+        raise ConfigError(f"{reads or 'this model'} reads without a recurrence, and has no states to look at")
     with Recorder(subject.model, "states") as seen, torch.no_grad():
         subject.model.loss(subject.batch)  # type: ignore[operator]
     lengths = [len(row) for row in subject.inputs]
     states = {
         key: torch.cat([seen.last(key)[row, :n] for row, n in enumerate(lengths)]).double().cpu()
         for key in seen
-        if key.startswith(f"{reads}.") and seen.real(key).sum(1).tolist() == lengths
+        if key.startswith(f"{reads}.".lstrip(".")) and seen.real(key).sum(1).tolist() == lengths
     }
     if not states:
         raise ConfigError(f"the states of {reads or 'the model'} are not one for each token that has a name")

@@ -70,7 +70,7 @@ class Recorder(Mapping[str, Tensor]):
 
     def __enter__(self) -> Self:
         self._found, self._real, self._order = {}, {}, []
-        for path, layer in _of_type(self.model, Recurrent):
+        for path, layer in _recurrences(self.model):
             for index in range(layer.layers):
                 if self.layers is None or index in self.layers:
                     for reverse in (False, True)[: layer.directions]:
@@ -103,7 +103,8 @@ class Recorder(Mapping[str, Tensor]):
 
     def last(self, key: str) -> Tensor:
         """The same of the last calls that fit together: of a decoder, what it wrote, not how it began."""
-        return torch.cat(self.calls(key)[-self._fitting(key) :], TIME)
+        values = self.calls(key)[-self._fitting(key) :]
+        return torch.cat(values, TIME) if len(values) > 1 else values[0]
 
     def __iter__(self) -> Iterator[str]:
         return (key for key in self._order if key in self._found)
@@ -117,13 +118,9 @@ class Recorder(Mapping[str, Tensor]):
             raise KeyError(f"{key} was not recorded: there are {', '.join(self) or 'none'}")
         return [value for _, value in sorted(self._found[key].items())]
 
-    def of(self, name: str) -> dict[str, Tensor]:
-        """Everything recorded under this name of a quantity, by its key."""
-        return {key: self[key] for key in self if key == name or key.endswith(f".{name}")}
-
     def _watch(self, path: str, layer: Recurrent, index: int, reverse: bool) -> None:
         """Hooks on one direction of one layer."""
-        prefix = _key(path, str(index), *["reverse"] * reverse)
+        prefix = place_of(path, index, reverse)
         quantities, states = self._wanted(layer, index)
         self._order += [_key(prefix, name) for name in (*quantities, *(GRADIENT + s for s in states))]
         if quantities or states:
@@ -203,7 +200,7 @@ class Recorder(Mapping[str, Tensor]):
                 "this model went through torch.compile, and what was compiled cannot be looked into: record "
                 "the model as it was before"
             )
-        layers = [layer for _, layer in _of_type(self.model, Recurrent)]
+        layers = [layer for _, layer in _recurrences(self.model)]
         self._check_layers(max((layer.layers for layer in layers), default=0))
         wanted = None if self.layers is None else set(self.layers)
         cells = [
@@ -227,12 +224,17 @@ class Recorder(Mapping[str, Tensor]):
             raise ConfigError(f"there is no layer {wrong[0]}: there are {depth}, numbered from 0")
 
 
+def place_of(path: str, layer: int, reverse: bool) -> str:
+    """The beginning of the keys of one direction of one layer of the recurrence `path`."""
+    return _key(path, str(layer), *["reverse"] * reverse)
+
+
 def _key(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _of_type(model: nn.Module, kind: type[Recurrent]) -> list[tuple[str, Recurrent]]:
-    return [(path, module) for path, module in model.named_modules() if isinstance(module, kind)]
+def _recurrences(model: nn.Module) -> list[tuple[str, Recurrent]]:
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, Recurrent)]
 
 
 def _attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -194,6 +194,7 @@ class LanguageModelTask(Task[Text | Documents, Passage]):
 
     config_type = LanguageModelConfig
     searches = ("evaluate",)
+    answers_texts = False
 
     def __init__(self, config: LanguageModelConfig, processor: dict[str, Any]) -> None:
         self.config = config

@@ -135,6 +135,8 @@ class Task(ABC, Generic[P, E]):
     draws: ClassVar[bool] = False
     #: The commands that read the configuration's `search`, where it has one.
     searches: ClassVar[tuple[str, ...]] = ("predict", "evaluate")
+    #: Whether the loss of a text that is typed wants an answer, which is the model's own then.
+    answers_texts: ClassVar[bool] = True
     config: Any
     model: nn.Module
 

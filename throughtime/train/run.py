@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from throughtime.errors import RunError
-from throughtime.storage import storage_errors, write
+from throughtime.storage import finite, storage_errors, write
 
 #: What to do when a run cannot be written.
 ADVICE = "what was saved before is still there. Make room and go on with --resume, or give another --out"
@@ -127,7 +126,7 @@ class Run:
 
     def record(self, values: dict[str, Any]) -> None:
         """Add a line to `metrics`; numbers that are not finite become null, as JSON has none."""
-        record = _finite(values)
+        record = finite(values)
         self.append(self.metrics, json.dumps(record) + "\n")
         for listen in self.listeners:
             listen(record)
@@ -179,14 +178,3 @@ def new_folder(task: str) -> Path:
     while (folder := Path("runs") / f"{task}-{number}").exists():
         number += 1
     return folder
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _finite(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and not math.isfinite(value)
-        else value
-        for name, value in values.items()
-    }

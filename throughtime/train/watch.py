@@ -6,17 +6,15 @@ import time
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor, nn
+from torch import nn
 
 from throughtime.errors import ConfigError
 from throughtime.insight.gates import operators, shares
+from throughtime.insight.gradients import quarters
 from throughtime.insight.recorder import GRADIENT, Recorder
 from throughtime.nn.recurrent import Recurrent
 from throughtime.train.module import SequenceModule
 from throughtime.train.run import Run
-
-#: Parts of a sequence whose gradients are told apart.
-QUARTERS = 4
 
 
 class Watcher(Callback):
@@ -34,14 +32,14 @@ class Watcher(Callback):
     """
 
     def __init__(self, run: Run, model: nn.Module, names: tuple[str, ...], every: int) -> None:
-        layers = [layer for layer in model.modules() if isinstance(layer, Recurrent)]
+        layers = {path: layer for path, layer in model.named_modules() if isinstance(layer, Recurrent)}
         if not layers:
             raise ConfigError("--watch looks into recurrences, and this model has none: leave it out")
-        outputs = {cell.states[0] for layer in layers for cell in layer.cells}
+        outputs = {cell.states[0] for layer in layers.values() for cell in layer.cells}
         wanted = {"gates": ["gates"], "gradients": ["x", *(GRADIENT + name for name in sorted(outputs))]}
         self.run, self.every = run, every
         self.recorder = Recorder(model, *(each for name in names for each in wanted[name]))
-        self.operators = operators(model)
+        self.operators = operators(layers)
         self._looking = False
         self._began = self._took = 0.0
 
@@ -81,18 +79,9 @@ class Watcher(Callback):
             real = seen.real(key).to(values.device)
             if GRADIENT in key:
                 name = key.replace(GRADIENT, "")
-                found.setdefault("gradients", {})[name] = _quarters(values.norm(dim=-1), real)
+                found.setdefault("gradients", {})[name] = quarters(values.norm(dim=-1), real)
             elif not key.endswith(".x"):
                 told = shares(key, values[real], self.operators[key])
                 kept = ("mean", "shut", "open")
                 found.setdefault("gates", {})[key] = {name: told[name] for name in kept}
         return found
-
-
-def _quarters(norms: Tensor, real: Tensor) -> dict[str, float | None]:
-    """The mean norm in each quarter of the steps."""
-    found: dict[str, float | None] = {}
-    parts = zip(norms.tensor_split(QUARTERS, 1), real.tensor_split(QUARTERS, 1), strict=True)
-    for k, (part, mask) in enumerate(parts, start=1):
-        found[f"quarter_{k}"] = float(part[mask].mean()) if mask.any() else None
-    return found
